@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * device.c - /dev/forkgate: checks what user space says and passes it on
+ *
+ * An open file has no state: the gate is always that of the calling process's
+ * address space. Must not decide anything but whether arguments are valid.
+ */
+
+#include <linux/compat.h>
+#include <linux/fs.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/poll.h>
+#include <linux/uaccess.h>
+#include <asm/syscall.h>
+
+#include "gate.h"
+
+/* What a call's argument is, and how long it was in ABI 1. */
+static const struct {
+	unsigned int size;
+	unsigned int dir;
+} fg_calls[] = {
+#define FG_CALL(cmd) [_IOC_NR(cmd)] = { _IOC_SIZE(cmd), _IOC_DIR(cmd) }
+	FG_CALL(FORKGATE_IOC_QUERY),
+	FG_CALL(FORKGATE_IOC_REGISTER),
+	FG_CALL(FORKGATE_IOC_UNREGISTER),
+	FG_CALL(FORKGATE_IOC_ENTER),
+	FG_CALL(FORKGATE_IOC_LEAVE),
+	FG_CALL(FORKGATE_IOC_PREPARE),
+	FG_CALL(FORKGATE_IOC_RELEASE),
+	FG_CALL(FORKGATE_IOC_POLICY_GET),
+	FG_CALL(FORKGATE_IOC_POLICY_SET),
+	FG_CALL(FORKGATE_IOC_STATE),
+	FG_CALL(FORKGATE_IOC_HEALTH),
+};
+
+union fg_arg {
+	struct forkgate_query query;
+	struct forkgate_register reg;
+	struct forkgate_enter enter;
+	struct forkgate_leave leave;
+	struct forkgate_prepare prepare;
+	struct forkgate_policy policy;
+	struct forkgate_state state;
+	struct forkgate_health health;
+};
+
+static bool fg_domains_valid(u32 domains)
+{
+	return domains && !(domains & ~FORKGATE_DOMAINS);
+}
+
+static int fg_do_enter(struct fg_gate *gate, struct forkgate_enter *enter,
+		       void __user *uarg)
+{
+	if (!fg_domains_valid(enter->domains) ||
+	    (enter->flags & ~(FORKGATE_COUNTED | FORKGATE_NONBLOCK)))
+		return -EINVAL;
+	if (enter->flags & FORKGATE_COUNTED) {
+		if (enter->levels[0] || enter->levels[1])
+			return -EINVAL;
+	} else if (!(enter->levels[0] || enter->levels[1])) {
+		return -EINVAL;
+	}
+	return fg_enter(gate, enter, uarg);
+}
+
+static int fg_do_leave(struct fg_gate *gate, const struct forkgate_leave *leave)
+{
+	if (!fg_domains_valid(leave->domains) ||
+	    (leave->flags & ~FORKGATE_COUNTED))
+		return -EINVAL;
+	return fg_leave(gate, leave);
+}
+
+static int fg_do_prepare(struct fg_gate *gate, struct forkgate_prepare *prepare)
+{
+	if (!fg_domains_valid(prepare->domains) ||
+	    (prepare->flags & ~(FORKGATE_NONBLOCK | FORKGATE_ABSTIME)) ||
+	    prepare->attempt > 32 ||
+	    (!(prepare->flags & FORKGATE_ABSTIME) && prepare->abstime))
+		return -EINVAL;
+	return fg_prepare(gate, prepare);
+}
+
+static bool fg_time_valid(u64 ns)
+{
+	return ns <= FORKGATE_TIME_MAX || ns == FORKGATE_FOREVER;
+}
+
+static int fg_policy_set(struct fg_gate *gate,
+			 const struct forkgate_policy *policy)
+{
+	unsigned long irq;
+
+	/* A ticket that never expires could hang an order of locks: refused */
+	if (!fg_time_valid(policy->patience) ||
+	    policy->ticket_hold > FORKGATE_TIME_MAX ||
+	    !fg_time_valid(policy->timeout) ||
+	    !fg_time_valid(policy->backstop) ||
+	    policy->on_timeout > FORKGATE_PROCEED || policy->pad)
+		return -EINVAL;
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	gate->policy = *policy;
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	return 0;
+}
+
+static void fg_policy_get(struct fg_gate *gate, struct forkgate_policy *policy)
+{
+	unsigned long irq;
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	*policy = gate->policy;
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+}
+
+static void fg_query(struct forkgate_query *query)
+{
+	*query = (struct forkgate_query) {
+		.abi = FORKGATE_ABI,
+		.features = FORKGATE_FEATURE_MSYNC,
+		.slots = FORKGATE_SLOTS,
+		.slot_size = FORKGATE_SLOT_SIZE,
+		.map_size = FORKGATE_MAP_SIZE,
+	};
+	if (IS_ENABLED(CONFIG_FORKGATE_DEBUG))
+		query->features |= FORKGATE_FEATURE_DEBUG;
+}
+
+static int fg_gate_call(unsigned int nr, union fg_arg *arg, void __user *uarg)
+{
+	struct fg_gate *gate = fg_gate_get(current->mm);
+	int ret;
+
+	if (!gate)
+		return -ENXIO;
+
+	switch (nr) {
+	case _IOC_NR(FORKGATE_IOC_REGISTER):
+		ret = arg->reg.flags ? -EINVAL :
+				       fg_thread_register(gate, &arg->reg);
+		break;
+	case _IOC_NR(FORKGATE_IOC_UNREGISTER):
+		ret = fg_thread_unregister(gate);
+		break;
+	case _IOC_NR(FORKGATE_IOC_ENTER):
+		ret = fg_do_enter(gate, &arg->enter, uarg);
+		break;
+	case _IOC_NR(FORKGATE_IOC_LEAVE):
+		ret = fg_do_leave(gate, &arg->leave);
+		break;
+	case _IOC_NR(FORKGATE_IOC_PREPARE):
+		ret = fg_do_prepare(gate, &arg->prepare);
+		break;
+	case _IOC_NR(FORKGATE_IOC_RELEASE):
+		ret = fg_ticket_release(gate);
+		break;
+	case _IOC_NR(FORKGATE_IOC_POLICY_GET):
+		fg_policy_get(gate, &arg->policy);
+		ret = 0;
+		break;
+	case _IOC_NR(FORKGATE_IOC_POLICY_SET):
+		ret = fg_policy_set(gate, &arg->policy);
+		break;
+	case _IOC_NR(FORKGATE_IOC_STATE):
+		ret = fg_state(gate, &arg->state);
+		break;
+	default:
+		ret = -ENOIOCTLCMD;
+	}
+	fg_gate_put(gate);
+	return ret;
+}
+
+static long fg_call(unsigned int cmd, void __user *uarg)
+{
+	unsigned int nr = _IOC_NR(cmd), size = _IOC_SIZE(cmd);
+	union fg_arg arg = {};
+	int ret;
+
+	if (_IOC_TYPE(cmd) != FORKGATE_IOC_TYPE ||
+	    nr >= ARRAY_SIZE(fg_calls) || _IOC_DIR(cmd) != fg_calls[nr].dir)
+		return -ENOIOCTLCMD;
+	if (size < fg_calls[nr].size)
+		return -EINVAL;
+	if (fg_calls[nr].dir & _IOC_WRITE) {
+		ret = copy_struct_from_user(&arg, fg_calls[nr].size, uarg, size);
+		if (ret)
+			return ret;
+	}
+
+	switch (nr) {
+	case _IOC_NR(FORKGATE_IOC_QUERY):
+		fg_query(&arg.query);
+		ret = 0;
+		break;
+	case _IOC_NR(FORKGATE_IOC_HEALTH):
+		fg_hook_health(&arg.health);
+		ret = 0;
+		break;
+	default:
+		ret = fg_gate_call(nr, &arg, uarg);
+	}
+
+	/* A waiting enter told user space itself what it may know. */
+	if (nr == _IOC_NR(FORKGATE_IOC_ENTER) ||
+	    !(fg_calls[nr].dir & _IOC_READ) ||
+	    (ret && nr != _IOC_NR(FORKGATE_IOC_PREPARE)))
+		return ret;
+	if (copy_to_user(uarg, &arg, fg_calls[nr].size) ||
+	    (size > fg_calls[nr].size &&
+	     clear_user(uarg + fg_calls[nr].size, size - fg_calls[nr].size)))
+		return -EFAULT;
+	return ret;
+}
+
+static long fg_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	return fg_call(cmd, (void __user *)arg);
+}
+
+/*
+ * msync(mapping, 4096, MS_SYNC, request, argument): an ioctl without a
+ * descriptor. msync(2) takes three arguments; the other two are in the
+ * registers that a system call of five would use.
+ */
+static int fg_fsync(struct file *file, loff_t start, loff_t end, int datasync)
+{
+	unsigned long args[6];
+	void __user *uarg;
+
+	if (start != 0 || end != FORKGATE_HEADER_SIZE - 1 ||
+	    (current->flags & (PF_KTHREAD | PF_IO_WORKER)))
+		return -EINVAL;
+	syscall_get_arguments(current, task_pt_regs(current), args);
+	uarg = in_compat_syscall() ? compat_ptr(args[4]) :
+				     (void __user *)args[4];
+	return fg_call(args[3], uarg);
+}
+
+static __poll_t fg_poll(struct file *file, poll_table *wait)
+{
+	struct fg_gate *gate;
+	__poll_t events;
+
+	poll_wait(file, &fg_poll_wait, wait);
+	gate = current->mm ? fg_gate_get(current->mm) : NULL;
+	if (!gate)
+		return EPOLLERR;
+	events = fg_ticket_poll(gate);
+	fg_gate_put(gate);
+	return events;
+}
+
+static const struct file_operations fg_fops = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = fg_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.mmap = fg_gate_mmap,
+	.poll = fg_poll,
+	.fsync = fg_fsync,
+	.llseek = noop_llseek,
+};
+
+static struct miscdevice fg_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "forkgate",
+	.mode = 0666,
+	.fops = &fg_fops,
+};
+
+/**
+ * fg_device_init - user space may come
+ *
+ * Return: 0 or a negative error.
+ */
+int fg_device_init(void)
+{
+	return misc_register(&fg_device);
+}
+
+/**
+ * fg_device_exit - nobody can come any more; nobody is here, files hold the
+ * module
+ */
+void fg_device_exit(void)
+{
+	misc_deregister(&fg_device);
+}
