@@ -17,23 +17,19 @@
 
 #include "gate.h"
 
-/* What a call's argument is, and how long it was in ABI 1. */
-static const struct {
-	unsigned int size;
-	unsigned int dir;
-} fg_calls[] = {
-#define FG_CALL(cmd) [_IOC_NR(cmd)] = { _IOC_SIZE(cmd), _IOC_DIR(cmd) }
-	FG_CALL(FORKGATE_IOC_QUERY),
-	FG_CALL(FORKGATE_IOC_REGISTER),
-	FG_CALL(FORKGATE_IOC_UNREGISTER),
-	FG_CALL(FORKGATE_IOC_ENTER),
-	FG_CALL(FORKGATE_IOC_LEAVE),
-	FG_CALL(FORKGATE_IOC_PREPARE),
-	FG_CALL(FORKGATE_IOC_RELEASE),
-	FG_CALL(FORKGATE_IOC_POLICY_GET),
-	FG_CALL(FORKGATE_IOC_POLICY_SET),
-	FG_CALL(FORKGATE_IOC_STATE),
-	FG_CALL(FORKGATE_IOC_HEALTH),
+/* The calls by number; each says how long its argument was in ABI 1. */
+static const unsigned int fg_calls[] = {
+	[_IOC_NR(FORKGATE_IOC_QUERY)] = FORKGATE_IOC_QUERY,
+	[_IOC_NR(FORKGATE_IOC_REGISTER)] = FORKGATE_IOC_REGISTER,
+	[_IOC_NR(FORKGATE_IOC_UNREGISTER)] = FORKGATE_IOC_UNREGISTER,
+	[_IOC_NR(FORKGATE_IOC_ENTER)] = FORKGATE_IOC_ENTER,
+	[_IOC_NR(FORKGATE_IOC_LEAVE)] = FORKGATE_IOC_LEAVE,
+	[_IOC_NR(FORKGATE_IOC_PREPARE)] = FORKGATE_IOC_PREPARE,
+	[_IOC_NR(FORKGATE_IOC_RELEASE)] = FORKGATE_IOC_RELEASE,
+	[_IOC_NR(FORKGATE_IOC_POLICY_GET)] = FORKGATE_IOC_POLICY_GET,
+	[_IOC_NR(FORKGATE_IOC_POLICY_SET)] = FORKGATE_IOC_POLICY_SET,
+	[_IOC_NR(FORKGATE_IOC_STATE)] = FORKGATE_IOC_STATE,
+	[_IOC_NR(FORKGATE_IOC_HEALTH)] = FORKGATE_IOC_HEALTH,
 };
 
 union fg_arg {
@@ -177,19 +173,25 @@ static int fg_gate_call(unsigned int nr, union fg_arg *arg, void __user *uarg)
 
 static long fg_call(unsigned int cmd, void __user *uarg)
 {
-	unsigned int nr = _IOC_NR(cmd), size = _IOC_SIZE(cmd);
+	unsigned int nr = _IOC_NR(cmd), size = _IOC_SIZE(cmd), known;
 	union fg_arg arg = {};
 	int ret;
 
 	if (_IOC_TYPE(cmd) != FORKGATE_IOC_TYPE ||
-	    nr >= ARRAY_SIZE(fg_calls) || _IOC_DIR(cmd) != fg_calls[nr].dir)
+	    nr >= ARRAY_SIZE(fg_calls) ||
+	    _IOC_DIR(cmd) != _IOC_DIR(fg_calls[nr]))
 		return -ENOIOCTLCMD;
-	if (size < fg_calls[nr].size)
+	known = _IOC_SIZE(fg_calls[nr]);
+	if (size < known)
 		return -EINVAL;
-	if (fg_calls[nr].dir & _IOC_WRITE) {
-		ret = copy_struct_from_user(&arg, fg_calls[nr].size, uarg, size);
+	if (_IOC_DIR(cmd) & _IOC_WRITE) {
+		ret = copy_struct_from_user(&arg, known, uarg, size);
 		if (ret)
 			return ret;
+		/* A result that cannot be written must not cost anything. */
+		if ((_IOC_DIR(cmd) & _IOC_READ) &&
+		    copy_to_user(uarg, &arg, known))
+			return -EFAULT;
 	}
 
 	switch (nr) {
@@ -207,12 +209,11 @@ static long fg_call(unsigned int cmd, void __user *uarg)
 
 	/* A waiting enter told user space itself what it may know. */
 	if (nr == _IOC_NR(FORKGATE_IOC_ENTER) ||
-	    !(fg_calls[nr].dir & _IOC_READ) ||
+	    !(_IOC_DIR(cmd) & _IOC_READ) ||
 	    (ret && nr != _IOC_NR(FORKGATE_IOC_PREPARE)))
 		return ret;
-	if (copy_to_user(uarg, &arg, fg_calls[nr].size) ||
-	    (size > fg_calls[nr].size &&
-	     clear_user(uarg + fg_calls[nr].size, size - fg_calls[nr].size)))
+	if (copy_to_user(uarg, &arg, known) ||
+	    clear_user(uarg + known, size - known))
 		return -EFAULT;
 	return ret;
 }
@@ -231,6 +232,7 @@ static int fg_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 {
 	unsigned long args[6];
 	void __user *uarg;
+	int ret;
 
 	if (start != 0 || end != FORKGATE_HEADER_SIZE - 1 ||
 	    (current->flags & (PF_KTHREAD | PF_IO_WORKER)))
@@ -238,7 +240,8 @@ static int fg_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 	syscall_get_arguments(current, task_pt_regs(current), args);
 	uarg = in_compat_syscall() ? compat_ptr(args[4]) :
 				     (void __user *)args[4];
-	return fg_call(args[3], uarg);
+	ret = fg_call(args[3], uarg);
+	return ret == -ENOIOCTLCMD ? -ENOTTY : ret;
 }
 
 static __poll_t fg_poll(struct file *file, poll_table *wait)

@@ -84,8 +84,10 @@ struct forkgate_slot *fg_slot(struct fg_gate *gate, int slot)
  */
 u32 fg_slot_inside(const struct forkgate_slot *slot)
 {
-	return (smp_load_acquire(&slot->depth[0]) ? FORKGATE_MEMORY : 0) |
-	       (smp_load_acquire(&slot->depth[1]) ? FORKGATE_FILES : 0);
+	u32 memory = smp_load_acquire(&slot->depth[0]);	/* L1, see above */
+	u32 files = smp_load_acquire(&slot->depth[1]);	/* likewise */
+
+	return (memory ? FORKGATE_MEMORY : 0) | (files ? FORKGATE_FILES : 0);
 }
 
 /* The owner of the first owned slot from *slot on, and which that is. */
@@ -535,7 +537,7 @@ int fg_leave(struct fg_gate *gate, const struct forkgate_leave *leave)
 		if (leave->domains & ~fg_slot_inside(slot))
 			goto out;
 		for (i = 0; i < FG_NR_DOMAINS; i++)
-			if (leave->domains & BIT(i))
+			if (leave->domains & BIT(i))	/* as L1 */
 				smp_store_release(&slot->depth[i],
 						  READ_ONCE(slot->depth[i]) - 1);
 	}

@@ -290,7 +290,7 @@ struct fg_gate {
 	u64 batch[2];
 
 	struct timer_list timer;
-	struct mutex fence_mutex;
+	struct mutex fence_mutex;	/* one fence at a time */
 	struct work_struct advance;
 	struct forkgate_policy policy;
 	struct fg_stats stats;

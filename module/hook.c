@@ -46,7 +46,7 @@ static bool fg_armed;
 
 static pid_t fg_no_clone(struct kernel_clone_args *args)
 {
-	return -ENOSYS;
+	return -EOPNOTSUPP;
 }
 
 DEFINE_STATIC_CALL(fg_resume, fg_no_clone);
@@ -91,6 +91,7 @@ static bool fg_is_gated(u64 flags)
 	rcu_read_unlock();
 	return gated;
 }
+
 NOKPROBE_SYMBOL(fg_is_gated);
 
 static int fg_on_clone(struct kprobe *probe, struct pt_regs *regs)
@@ -104,6 +105,7 @@ static int fg_on_clone(struct kprobe *probe, struct pt_regs *regs)
 	instruction_pointer_set(regs, (unsigned long)fg_clone);
 	return 1;
 }
+
 NOKPROBE_SYMBOL(fg_on_clone);
 
 static struct kprobe fg_probe = {
@@ -123,7 +125,7 @@ static noinline int fg_trial(int n)
 
 static int fg_no_trial(int n)
 {
-	return -ENOSYS;
+	return -EOPNOTSUPP;
 }
 
 DEFINE_STATIC_CALL(fg_trial_resume, fg_no_trial);
@@ -139,6 +141,7 @@ static int fg_on_trial(struct kprobe *probe, struct pt_regs *regs)
 	instruction_pointer_set(regs, (unsigned long)fg_trial_target);
 	return 1;
 }
+
 NOKPROBE_SYMBOL(fg_on_trial);
 
 static struct kprobe fg_trial_probe = {
@@ -157,13 +160,14 @@ static unsigned long fg_behind(struct kprobe *probe)
 	return (unsigned long)probe->addr + MCOUNT_INSN_SIZE;
 }
 
-/* Called through a pointer, so that the compiler does not know the result. */
-static int (*volatile fg_try)(int) = fg_trial;
-
 static int fg_hook_prove(void)
 {
+	/* Through a pointer, so that the compiler knows nothing of the callee */
+	int (*trial)(int) = fg_trial;
 	unsigned long behind;
 	int ret, redirected, plain;
+
+	OPTIMIZER_HIDE_VAR(trial);
 
 	ret = register_kprobe(&fg_trial_probe);
 	if (ret) {
@@ -176,9 +180,9 @@ static int fg_hook_prove(void)
 		return -EOPNOTSUPP;
 	}
 	static_call_update(fg_trial_resume, (int (*)(int))behind);
-	redirected = fg_try(20);
+	redirected = trial(20);
 	unregister_kprobe(&fg_trial_probe);
-	plain = fg_try(20);
+	plain = trial(20);
 	if (redirected != 141 || plain != 21) {
 		pr_err("redirecting does not work here (%d, %d): are kprobes or ftrace switched off?\n",
 		       redirected, plain);

@@ -50,6 +50,7 @@ struct fg_gate *fg_gate_find_rcu(struct mm_struct *mm)
 			return gate;
 	return NULL;
 }
+
 NOKPROBE_SYMBOL(fg_gate_find_rcu);
 
 /**
@@ -197,7 +198,7 @@ struct fg_slot_page *fg_slot_page(struct fg_gate *gate, u32 index)
 		return NULL;
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	old = gate->pages[index];
-	if (!old)
+	if (!old)	/* pairs with the data dependency of readers */
 		smp_store_release(&gate->pages[index], page);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	if (old) {

@@ -10,6 +10,7 @@
 
 #include <linux/hashtable.h>
 #include <linux/pid_namespace.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "gate.h"
@@ -219,6 +220,13 @@ static void fg_slot_free(struct fg_gate *gate, struct fg_thread *thr)
 	fg_slot_left(gate, thr->slot);
 }
 
+/* Do all threads of the calling process go away, by exit_group() or exec? */
+static bool fg_process_ends(void)
+{
+	return (current->signal->flags & SIGNAL_GROUP_EXIT) ||
+	       current->signal->group_exec_task;
+}
+
 /**
  * fg_thread_unlink - a thread stops counting
  * @thr: a thread, referenced; nothing happens if it is not linked any more
@@ -261,7 +269,7 @@ void fg_thread_unlink(struct fg_thread *thr, bool gone)
 	fg_phase_leave(gate, thr);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 
-	if (blame.domains)
+	if (blame.domains && !fg_process_ends())
 		pr_info_ratelimited("thread %d went away inside %s%sat %#llx %s\n",
 				    pid_nr(thr->pid),
 				    blame.domains & FORKGATE_MEMORY ? "memory " : "",

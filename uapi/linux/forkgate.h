@@ -187,7 +187,7 @@ struct forkgate_prepare {
  * @on_timeout: FORKGATE_FAIL or FORKGATE_PROCEED; rules circular waits too
  * @pad: zero
  *
- * Values but FORKGATE_FOREVER may be at most FORKGATE_TIME_MAX.
+ * Times are at most FORKGATE_TIME_MAX, or FORKGATE_FOREVER but for @ticket_hold.
  */
 struct forkgate_policy {
 	__aligned_u64 patience;
