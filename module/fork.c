@@ -255,7 +255,8 @@ static int fg_fork_enter(struct fg_gate *gate, struct fg_thread *thr, u32 need)
 			fork->expired = true;
 			fork->slept = 0;
 			fork->limit = min(gate->policy.backstop,
-					  fork->patience);
+					  max(fork->patience,
+					      gate->policy.ticket_hold));
 		}
 		fork->nonblock = false;
 		fork->deadline = 0;
