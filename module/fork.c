@@ -234,6 +234,7 @@ static int fg_fork_enter(struct fg_gate *gate, struct fg_thread *thr, u32 need)
 	struct fg_fork *fork = &thr->fork;
 	bool expired, unsafe;
 	unsigned long irq;
+	u32 outcome;
 	int ret;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
@@ -269,8 +270,6 @@ static int fg_fork_enter(struct fg_gate *gate, struct fg_thread *thr, u32 need)
 	ret = fg_fork_wait(gate, thr, fork->limit, FORKGATE_FOREVER);
 	switch (ret) {
 	case 0:
-		fork->unsafe = false;
-		fork->expired = false;
 		fg_outcome(gate, thr, FORKGATE_OUTCOME_GRANTED);
 		fg_step(FG_STEP_GRANT);
 		return 0;
@@ -280,21 +279,24 @@ static int fg_fork_enter(struct fg_gate *gate, struct fg_thread *thr, u32 need)
 		return ret;
 	}
 
-	if (unsafe || fg_fork_failed(gate, thr, ret, !expired)) {
-		fork->expired = false;
+	/* Prepared, and too late: nobody's fault, to be prepared again */
+	if (expired && ret == -ETIMEDOUT)
+		outcome = FORKGATE_OUTCOME_EXPIRED;
+	else if (unsafe || fg_fork_failed(gate, thr, ret, true))
+		outcome = FORKGATE_OUTCOME_UNSAFE;
+	else if (ret == -EDEADLK)
+		outcome = FORKGATE_OUTCOME_DEADLK;
+	else
+		outcome = FORKGATE_OUTCOME_TIMEOUT;
+
+	fg_outcome(gate, thr, outcome);
+	if (outcome == FORKGATE_OUTCOME_UNSAFE) {
 		fg_fork_unsafe(gate, thr);
-		fg_outcome(gate, thr, FORKGATE_OUTCOME_UNSAFE);
 		return 0;
 	}
 	fork->expired = false;
 	fg_fork_drop(gate, thr);
-	if (ret == -EDEADLK) {
-		fg_outcome(gate, thr, FORKGATE_OUTCOME_DEADLK);
-		return ret;
-	}
-	fg_outcome(gate, thr, expired ? FORKGATE_OUTCOME_EXPIRED :
-					FORKGATE_OUTCOME_TIMEOUT);
-	return -EAGAIN;
+	return ret == -EDEADLK ? ret : -EAGAIN;
 }
 
 static void fg_fork_cleanup(struct fg_thread *thr)
@@ -404,18 +406,16 @@ void fg_fork_end(struct fg_thread *thr, long ret)
 	atomic_dec(&fg_copies);
 	thr->copying = false;
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (thr->fork.state == FG_FORK_COPYING) {
-		if (ret == -ERESTARTNOINTR && !thr->fork.unsafe) {
-			/* A signal after the grant: to be granted again */
-			fg_phase_widen(gate, thr, 0);
-			fg_phase_unbar(gate);
-			fg_fork_hold(gate, thr);
-		} else {
-			fg_phase_leave(gate, thr);
-		}
-	}
-	if (ret != -ERESTARTNOINTR)
+	if (ret == -ERESTARTNOINTR && thr->fork.state == FG_FORK_COPYING) {
+		/* A signal after the grant: to be granted again */
+		fg_phase_widen(gate, thr, 0);
+		fg_phase_unbar(gate);
+		fg_fork_hold(gate, thr);
+	} else if (ret != -ERESTARTNOINTR && thr->fork.state != FG_FORK_TICKET) {
+		fg_phase_leave(gate, thr);
+		thr->fork.expired = false;
 		thr->fork.unsafe = false;
+	}
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	fg_release_all(gate);
 	fg_fork_cleanup(thr);
@@ -525,8 +525,12 @@ int fg_prepare(struct fg_gate *gate, struct forkgate_prepare *prepare)
 		goto out_unlock;
 	ret = -EALREADY;
 	prepare->outcome = FORKGATE_OUTCOME_GRANTED;
-	if (fork->state == FG_FORK_TICKET && !(prepare->domains & ~fork->need))
+	if (fork->state == FG_FORK_TICKET && !(prepare->domains & ~fork->need)) {
+		if (fork->nonblock)	/* granted since the last call */
+			ret = 0;
+		fork->nonblock = false;
 		goto out_unlock;
+	}
 
 	if (fork->state == FG_FORK_NONE) {
 		u64 patience = gate->policy.patience;
@@ -570,6 +574,7 @@ int fg_prepare(struct fg_gate *gate, struct forkgate_prepare *prepare)
 	} else if (ret) {
 		prepare->outcome = FORKGATE_OUTCOME_NONE;
 	} else {
+		fork->nonblock = false;
 		fg_step(FG_STEP_PREPARED);
 	}
 	if (ret != -ERESTARTNOINTR)

@@ -762,7 +762,6 @@ int fg_phase_try(struct fg_gate *gate, struct fg_thread *thr)
 	fork->turn = false;
 	fork->barred = false;
 	fork->cursor = INT_MAX;
-	fork->nonblock = false;
 	fork->state = fork->ticket ? FG_FORK_TICKET : FG_FORK_COPYING;
 	gate->granted = true;
 	if (fork->ticket) {

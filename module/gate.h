@@ -80,7 +80,8 @@ enum fg_entry_state {
  * @need: domains that must be idle for it
  * @cursor: slots below were found idle in @need and stay so
  * @ticket: it is a prepare, not (yet) a clone
- * @nonblock: nobody sleeps for it, the gate's work brings it on
+ * @nonblock: nobody sleeps for it, the gate's work brings it on; until its
+ *	holder was told that it is granted
  * @sleeping: its thread sleeps for it, in fg_fork_wait()
  * @barred: it was granted in this wait and has to be granted again: those that
  *	the first grant kept out go on before it sleeps
