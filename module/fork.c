@@ -46,7 +46,7 @@ static void fg_fork_start(struct fg_gate *gate, struct fg_thread *thr, u32 need,
 	fg_phase_join(gate, thr);
 }
 
-/* The place is kept for a while; gate->lock is held. */
+/* The place is kept for a while; gate->lock is held, fg_release() is due. */
 static void fg_fork_hold(struct fg_gate *gate, struct fg_thread *thr)
 {
 	if (thr->fork.state == FG_FORK_NONE)
@@ -57,6 +57,10 @@ static void fg_fork_hold(struct fg_gate *gate, struct fg_thread *thr)
 	}
 	thr->fork.deadline = fg_saturated_add(ktime_get_ns(),
 					      gate->policy.ticket_hold);
+	if (thr->fork.barred) {
+		thr->fork.barred = false;
+		fg_phase_unbar(gate);
+	}
 	fg_gate_arm(gate);
 }
 
@@ -117,13 +121,6 @@ static int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 limit,
 		now = ktime_get_ns();
 		if (fork->slept >= limit || now >= abstime)
 			break;
-		if (fork->barred) {
-			fork->barred = false;
-			fg_phase_unbar(gate);
-			raw_spin_unlock_irqrestore(&gate->lock, irq);
-			fg_release_all(gate);
-			continue;
-		}
 
 		/* F5: announced under the lock, pairs with fg_forker_wake() */
 		fork->sleeping = true;
@@ -409,7 +406,6 @@ void fg_fork_end(struct fg_thread *thr, long ret)
 	if (ret == -ERESTARTNOINTR && thr->fork.state == FG_FORK_COPYING) {
 		/* A signal after the grant: to be granted again */
 		fg_phase_widen(gate, thr, 0);
-		fg_phase_unbar(gate);
 		fg_fork_hold(gate, thr);
 	} else if (ret != -ERESTARTNOINTR && thr->fork.state != FG_FORK_TICKET) {
 		fg_phase_leave(gate, thr);

@@ -146,14 +146,15 @@ static u32 fg_drained(struct fg_gate *gate, const struct fg_thread *thr)
 	return drained;
 }
 
-/* The domains that @thr is inside of, as others must see it. */
-u32 fg_thread_inside(struct fg_gate *gate, struct fg_thread *thr)
+/*
+ * The domains that @thr is inside of. An unadmitted level counts: a forker that
+ * has not passed it waits for it.
+ */
+static u32 fg_thread_inside(struct fg_gate *gate, struct fg_thread *thr)
 {
-	lockdep_assert_held(&gate->lock);
-
 	if (thr->slot == FG_NO_SLOT)
 		return 0;
-	return fg_slot_inside(fg_slot(gate, thr->slot)) & ~fg_passed(gate, thr);
+	return fg_slot_inside(fg_slot(gate, thr->slot));
 }
 
 static void fg_forker_wake(struct fg_gate *gate, struct fg_thread *thr)
@@ -288,6 +289,15 @@ static void fg_phase_next(struct fg_gate *gate)
 {
 	if (list_empty(&gate->phase) && list_empty(&gate->released))
 		fg_phase_add_queue(gate);
+}
+
+/* A forker entered a section: others may be in a circle with it now. */
+static void fg_phase_wake(struct fg_gate *gate)
+{
+	struct fg_thread *f;
+
+	list_for_each_entry(f, &gate->phase, fork.node)
+		fg_forker_wake(gate, f);
 }
 
 /* Those whose scan is complete may go now, or as soon as it is their turn. */
@@ -443,6 +453,8 @@ int fg_enter(struct fg_gate *gate, struct forkgate_enter *enter,
 	newcomer = !inside && thr->fork.state == FG_FORK_NONE;
 	if (fg_may_enter(gate, thr, want, newcomer)) {
 		fg_admit(gate, thr, want, enter->levels);
+		if (thr->fork.state != FG_FORK_NONE)
+			fg_phase_wake(gate);
 		ret = 0;
 		goto out_unlock;
 	}
@@ -633,7 +645,8 @@ void fg_phase_widen(struct fg_gate *gate, struct fg_thread *thr, u32 need)
 		}
 		return;
 	}
-	fork->barred |= fork->state != FG_FORK_DRAINING;
+	if (fork->state != FG_FORK_DRAINING)
+		fork->barred = true;
 	fork->state = FG_FORK_DRAINING;
 	fork->cursor = 0;
 	fg_close(gate, fork->need);
@@ -695,15 +708,13 @@ void fg_phase_leave(struct fg_gate *gate, struct fg_thread *thr)
 	thr->fork.state = FG_FORK_NONE;
 	thr->fork.deadline = 0;
 	thr->fork.nonblock = false;
-	thr->fork.barred = false;
 	if (state == FG_FORK_QUEUED)
 		return;
-	if (list_empty(&gate->phase)) {
+	if (list_empty(&gate->phase))
 		fg_open(gate);
-		return;
-	}
-	if (state != FG_FORK_DRAINING)
+	else if (state != FG_FORK_DRAINING || thr->fork.barred)
 		fg_phase_unbar(gate);
+	thr->fork.barred = false;
 }
 
 /* F4, a batch of it */
@@ -722,6 +733,21 @@ static int fg_scan(struct fg_gate *gate, struct fg_thread *thr)
 	return FG_MORE;
 }
 
+/* Nothing is granted beside a ticket, and no ticket beside anything. */
+static bool fg_phase_my_turn(struct fg_gate *gate, struct fg_thread *thr)
+{
+	struct fg_thread *f;
+
+	if (!list_empty(&gate->released))
+		return false;
+	list_for_each_entry(f, &gate->phase, fork.node)
+		if (f != thr && (f->fork.state == FG_FORK_TICKET ||
+				 (f->fork.state == FG_FORK_COPYING &&
+				  thr->fork.ticket)))
+			return false;
+	return true;
+}
+
 /**
  * fg_phase_try - F4: grant a forker what it waits for, if that is possible
  * @gate: its gate; gate->lock is held
@@ -736,7 +762,6 @@ static int fg_scan(struct fg_gate *gate, struct fg_thread *thr)
 int fg_phase_try(struct fg_gate *gate, struct fg_thread *thr)
 {
 	struct fg_fork *fork = &thr->fork;
-	struct fg_thread *f;
 	int ret;
 
 	lockdep_assert_held(&gate->lock);
@@ -747,19 +772,17 @@ int fg_phase_try(struct fg_gate *gate, struct fg_thread *thr)
 	if (fork->need & ~gate->fenced)
 		return FG_FENCE;
 	ret = fg_scan(gate, thr);
+	if (!ret && !fg_phase_my_turn(gate, thr)) {
+		fork->turn = true;
+		ret = FG_WAIT;
+	}
+	if (ret == FG_WAIT && fork->barred) {
+		fork->barred = false;
+		fg_phase_unbar(gate);
+	}
 	if (ret)
 		return ret;
 
-	fork->turn = true;
-	if (!list_empty(&gate->released))
-		return FG_WAIT;
-	list_for_each_entry(f, &gate->phase, fork.node)
-		if (f != thr && (f->fork.state == FG_FORK_TICKET ||
-				 (f->fork.state == FG_FORK_COPYING &&
-				  fork->ticket)))
-			return FG_WAIT;
-
-	fork->turn = false;
 	fork->barred = false;
 	fork->cursor = INT_MAX;
 	fork->state = fork->ticket ? FG_FORK_TICKET : FG_FORK_COPYING;
@@ -773,19 +796,26 @@ int fg_phase_try(struct fg_gate *gate, struct fg_thread *thr)
 	return FG_GRANTED;
 }
 
+static bool fg_forker_waits(const struct fg_thread *thr)
+{
+	return thr->fork.sleeping ||
+	       (thr->fork.nonblock && thr->fork.state != FG_FORK_TICKET);
+}
+
 /**
  * fg_phase_circular - would this wait close a circle?
  * @gate: its gate; gate->lock is held
  * @thr: a forker about to sleep
  *
- * Forker i waits for forker j when need(i) meets inside(j), and what a forker
- * in the kernel is inside of does not change. There is a circle through @thr
- * exactly if somebody that it waits for, directly or not, needs what @thr is
- * inside of. With two domains the search is a fixed point over masks.
+ * Forker i waits for forker j when need(i) meets inside(j). There is a circle
+ * through @thr exactly if somebody that it waits for, directly or not, needs
+ * what @thr is inside of. With two domains the search is a fixed point over
+ * masks. Forkers that do not sleep look for themselves before they do; those
+ * in user mode with a kept place can still leave what they are inside of.
  */
 bool fg_phase_circular(struct fg_gate *gate, struct fg_thread *thr)
 {
-	u32 inside, reached = 0, needed = 0, before;
+	u32 inside, reached, needed = 0, before;
 	struct list_head *lists[] = { &gate->phase, &gate->queue };
 	struct fg_thread *f;
 	int i;
@@ -800,9 +830,7 @@ bool fg_phase_circular(struct fg_gate *gate, struct fg_thread *thr)
 		before = reached;
 		for (i = 0; i < ARRAY_SIZE(lists); i++) {
 			list_for_each_entry(f, lists[i], fork.node) {
-				if (f == thr ||
-				    (f->fork.state != FG_FORK_QUEUED &&
-				     f->fork.state != FG_FORK_DRAINING) ||
+				if (f == thr || !fg_forker_waits(f) ||
 				    !(fg_thread_inside(gate, f) & reached))
 					continue;
 				reached |= f->fork.need;

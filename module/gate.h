@@ -83,8 +83,8 @@ enum fg_entry_state {
  * @nonblock: nobody sleeps for it, the gate's work brings it on; until its
  *	holder was told that it is granted
  * @sleeping: its thread sleeps for it, in fg_fork_wait()
- * @barred: it was granted in this wait and has to be granted again: those that
- *	the first grant kept out go on before it sleeps
+ * @barred: it was granted in this wait and has to be granted again; those that
+ *	the first grant kept out go on as soon as it has to wait
  * @turn: its scan is complete, only the other forkers are in its way
  * @kick: woken; checked between announcing the sleep and sleeping
  * @expired: its ticket ran out since; the next clone waits for patience only
@@ -328,7 +328,6 @@ int fg_thread_unregister(struct fg_gate *gate);
 struct forkgate_slot *fg_slot(struct fg_gate *gate, int slot);
 u32 fg_slot_inside(const struct forkgate_slot *slot);
 struct fg_thread *fg_slot_owner(struct fg_gate *gate, u32 *slot);
-u32 fg_thread_inside(struct fg_gate *gate, struct fg_thread *thr);
 void fg_slot_left(struct fg_gate *gate, int slot);
 void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr);
 void fg_phase_widen(struct fg_gate *gate, struct fg_thread *thr, u32 need);
