@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
+/*
+ * Prepare, fork, and try again
+ *
+ * libc's fork() runs the atfork handlers, takes the locks of malloc and stdio
+ * and then clones. Waiting there would be waiting for threads that may want
+ * those locks, so the wait comes first. What happens until the clone can take
+ * longer than the ticket lasts; the clone then fails rather than wait with the
+ * locks held, libc drops them, and all starts again with more patience.
+ *
+ * The atfork handler is for forks that did not come through here: libc's own,
+ * or those of a program in which libc comes before this library. A library is
+ * set up early, so its prepare handler runs among the last, when others hold
+ * their locks: later than one would like, but before libc takes its own. See
+ * fork_late() for what that means for the wait. No handler must ever wait
+ * without a limit.
+ */
+#include <pthread.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* This thread is in a function that has prepared and will try again. */
+static __thread bool in_call;
+
+bool fork_in_call(bool yes)
+{
+	bool old = in_call;
+
+	in_call = yes;
+	return old;
+}
+
+pid_t fork_prepared(pid_t (*real)(void))
+{
+	struct fork_attempt attempt = { .domains = FORKGATE_DOMAINS };
+	bool outer;
+	pid_t pid;
+	int err;
+
+	do {
+		err = fork_begin(&attempt);
+		if (err) {
+			errno = err;
+			return -1;
+		}
+		outer = fork_in_call(true);
+		pid = real();
+		fork_in_call(outer);
+	} while (pid < 0 && fork_failed(&attempt));
+	return pid;
+}
+
+int vfork_begin(int err)
+{
+	static __thread struct fork_attempt attempt;
+
+	if (!err)
+		attempt = (struct fork_attempt){ .domains = FORKGATE_FILES };
+	else if (!fork_failed(&attempt))
+		goto fail;
+	err = fork_begin(&attempt);
+	if (!err)
+		return 0;
+fail:
+	errno = err;
+	return -1;
+}
+
+#ifndef FORKGATE_SHARED
+FORKGATE_EXPORT pid_t forkgate_fork(void)
+{
+	return fork_prepared(fork);
+}
+#endif
+
+static void prepare_handler(void)
+{
+	if (!in_call)
+		fork_late();
+}
+
+void fork_setup(void)
+{
+	pthread_atfork(prepare_handler, NULL, NULL);
+}

@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
+/*
+ * The way to the gate: the mapping, the slots, the slow paths
+ *
+ * The library keeps the mapping and no descriptor. Each call is a msync(2) on
+ * the mapping, so it works after closefrom() and chroot(), and in a child. A
+ * program that unmaps the mapping has lost its gate and must not enter again.
+ *
+ * Most of this runs in signal handlers, also in one that interrupted the same
+ * code in the same thread: no locks, no malloc, no cancellation points, errno
+ * stays. What is done twice is done with the same result twice: the kernel
+ * gives a thread one slot however often it registers.
+ */
+#define _GNU_SOURCE
+#undef _TIME_BITS	/* both kinds of forkgate_prepare() are here */
+#include <assert.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* Compiled into programs, see forkgate.h. Never to be changed. */
+static_assert(sizeof(struct forkgate_header) == 128, "header");
+static_assert(offsetof(struct forkgate_header, closed) == 64, "closed");
+static_assert(sizeof(struct forkgate_slot) == FORKGATE_SLOT_SIZE, "slot");
+static_assert(offsetof(struct forkgate_slot, depth) == 0, "depth");
+static_assert(offsetof(struct forkgate_slot, site) == 8, "site");
+static_assert(offsetof(struct forkgate_slot, label_site) == 16, "label_site");
+static_assert(offsetof(struct forkgate_slot, label) == 24, "label");
+static_assert(offsetof(struct forkgate_slot, outcome) == 52, "outcome");
+static_assert(offsetof(struct forkgate_thread, slot) == 0, "thread");
+static_assert(offsetof(struct forkgate_thread, header) == sizeof(void *),
+	      "thread");
+static_assert(FORKGATE_MEMORY == 1 && FORKGATE_FILES == 2, "domains");
+
+/* The calls, relied on by every installed library. */
+static_assert(sizeof(struct forkgate_query) == 24, "query");
+static_assert(sizeof(struct forkgate_register) == 16, "register");
+static_assert(sizeof(struct forkgate_enter) == 16, "enter");
+static_assert(sizeof(struct forkgate_leave) == 8, "leave");
+static_assert(sizeof(struct forkgate_prepare) == 24, "prepare");
+static_assert(sizeof(struct forkgate_policy) == 40, "policy");
+
+#define NSEC_PER_SEC	1000000000
+
+FORKGATE_EXPORT __thread struct forkgate_thread forkgate_thread;
+
+/* A thread without a slot counts here, where nobody looks. */
+static __thread struct forkgate_slot no_slot;
+static __thread int no_slot_error;	/* why it has none */
+
+/* The header of all those threads. Strict: closed for ever, so each fails. */
+static struct forkgate_header no_header;
+
+/* Both are set once but for forkgate_init(); the same value twice is no harm. */
+static char *map;	/* the mapping, NULL without one */
+static int map_error;	/* why there is none; 0 before the first try */
+
+static char *mapping(void)
+{
+	return __atomic_load_n(&map, __ATOMIC_ACQUIRE);
+}
+
+/* Make a system call. Return: its result or a negative error number. */
+#define raw_call(...) ({						\
+	int saved_errno = errno;					\
+	long result = syscall(__VA_ARGS__);				\
+	if (result < 0)							\
+		result = -errno;					\
+	errno = saved_errno;						\
+	result;								\
+})
+
+/* Reach the gate. Return: 0 or an error number. */
+static int gate_call(unsigned long request, void *arg)
+{
+	return -raw_call(SYS_msync, mapping(), (long)FORKGATE_HEADER_SIZE,
+			 (long)MS_SYNC, request, arg);
+}
+
+static int map_device(int fd)
+{
+	struct forkgate_query query = { 0 };
+	int old_errno = errno;
+	char *none = NULL;
+	char *new;
+
+	if (raw_call(SYS_ioctl, fd, FORKGATE_IOC_QUERY, &query) < 0 ||
+	    query.abi < FORKGATE_ABI ||
+	    query.slot_size != FORKGATE_SLOT_SIZE ||
+	    query.map_size > FORKGATE_MAP_SIZE ||
+	    !(query.features & FORKGATE_FEATURE_MSYNC))
+		return ENOTSUP;
+
+	new = mmap(NULL, FORKGATE_MAP_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+		   fd, 0);
+	if (new == MAP_FAILED) {
+		int err = errno;
+
+		errno = old_errno;
+		return err;
+	}
+
+	/* Another thread, or a signal handler, may have been faster. */
+	if (!__atomic_compare_exchange_n(&map, &none, new, false,
+					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		munmap(new, FORKGATE_MAP_SIZE);
+	return 0;
+}
+
+/* Return: 0 if there is a mapping (now), or the reason why not. */
+static int find_gate(bool again)
+{
+	int err, fd;
+
+	if (mapping())
+		return 0;
+	err = __atomic_load_n(&map_error, __ATOMIC_RELAXED);
+	if (err && !again)
+		return err;
+
+	fd = raw_call(SYS_openat, AT_FDCWD, "/dev/forkgate",
+		      O_RDWR | O_CLOEXEC);
+	if (fd >= 0) {
+		err = map_device(fd);
+		raw_call(SYS_close, fd);
+	} else if (fd == -ENOENT || fd == -ENXIO) {
+		err = ENODEV;
+	} else {
+		err = -fd;
+	}
+	__atomic_store_n(&map_error, err, __ATOMIC_RELAXED);
+	return err;
+}
+
+/* Return: 0 if the thread has a slot (now), or the reason why not. */
+static int find_slot(bool again)
+{
+	struct forkgate_register reg = { 0 };
+	int err = find_gate(again);
+
+	if (!err)
+		err = gate_call(FORKGATE_IOC_REGISTER, &reg);
+	no_slot_error = err;
+	if (err)
+		return err;
+
+	/*
+	 * A handler that runs in between counts in the old slot, which is not
+	 * in use, but looks at the gate.
+	 */
+	forkgate_thread.header = (void *)mapping();
+	forkgate_barrier();
+	forkgate_thread.slot = (void *)(mapping() + reg.offset);
+	return 0;
+}
+
+/*
+ * Give the thread a place to count. One that got none stays without until
+ * forkgate_init(): a handler must never change the slot that the code it
+ * interrupted has just read.
+ */
+FORKGATE_EXPORT struct forkgate_slot *forkgate_attach(void)
+{
+	if (find_slot(false) && !forkgate_thread.slot) {
+		forkgate_thread.header = &no_header;
+		forkgate_barrier();
+		forkgate_thread.slot = &no_slot;
+	}
+	return forkgate_thread.slot;
+}
+
+static struct forkgate_slot *own_slot(void)
+{
+	struct forkgate_slot *slot = forkgate_thread.slot;
+
+	return slot ? slot : forkgate_attach();
+}
+
+/* Return: what functions return in a thread without a slot. */
+static int unprotected(void)
+{
+	return __atomic_load_n(&no_header.closed, __ATOMIC_RELAXED) ?
+	       no_slot_error : 0;
+}
+
+FORKGATE_EXPORT int forkgate_init(unsigned int flags)
+{
+	struct forkgate_slot *slot = forkgate_thread.slot;
+
+	if (flags & ~FORKGATE_STRICT)
+		return EINVAL;
+	if (flags & FORKGATE_STRICT)
+		__atomic_store_n(&no_header.closed, FORKGATE_DOMAINS,
+				 __ATOMIC_RELAXED);
+
+	if (slot && slot != &no_slot)
+		return 0;
+	if (no_slot.depth[0] || no_slot.depth[1])
+		return no_slot_error;
+	return find_slot(true);
+}
+
+static int ask_to_enter(struct forkgate_slot *slot, unsigned int domains,
+			unsigned int flags)
+{
+	struct forkgate_enter enter = {
+		.domains = domains,
+		.flags = flags | FORKGATE_COUNTED,
+	};
+	int err;
+
+	if (slot == &no_slot) {
+		err = unprotected();
+	} else {
+		err = gate_call(FORKGATE_IOC_ENTER, &enter);
+		if (err == EBUSY)	/* the kernel took the levels back */
+			return err;
+	}
+	if (err && (enter.flags & FORKGATE_COUNTED)) {
+		slot->depth[0] -= domains & 1;
+		slot->depth[1] -= domains >> 1;
+	}
+	return err;
+}
+
+FORKGATE_EXPORT int forkgate_enter_slow(unsigned int domains)
+{
+	return ask_to_enter(forkgate_thread.slot, domains, 0);
+}
+
+FORKGATE_EXPORT int forkgate_tryenter(unsigned int domains)
+{
+	struct forkgate_slot *slot;
+
+	if (domains - 1 >= FORKGATE_DOMAINS)
+		return EINVAL;
+
+	slot = own_slot();
+	slot->site = (uintptr_t)__builtin_return_address(0);
+	if (domains & FORKGATE_MEMORY)
+		forkgate_count(&slot->depth[0]);
+	if (domains & FORKGATE_FILES)
+		forkgate_count(&slot->depth[1]);
+	forkgate_barrier();
+	if (!(forkgate_closed() & domains))
+		return 0;
+	return ask_to_enter(slot, domains, FORKGATE_NONBLOCK);
+}
+
+FORKGATE_EXPORT void forkgate_leave_slow(unsigned int domains)
+{
+	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_leave leave = { .flags = FORKGATE_COUNTED };
+
+	if (slot == &no_slot)
+		return;
+	if (!slot->depth[0])
+		leave.domains |= domains & FORKGATE_MEMORY;
+	if (!slot->depth[1])
+		leave.domains |= domains & FORKGATE_FILES;
+	leave.domains &= forkgate_closed();
+	if (leave.domains)
+		gate_call(FORKGATE_IOC_LEAVE, &leave);
+}
+
+FORKGATE_EXPORT void forkgate_label(const char *label)
+{
+	struct forkgate_slot *slot = forkgate_thread.slot;
+	char *to;
+	__u64 site;
+
+	if (!slot)
+		return;
+
+	site = slot->site;
+	slot->label_site = 0;
+	forkgate_barrier();
+	for (to = slot->label; to < slot->label + FORKGATE_LABEL_SIZE; to++)
+		*to = label && *label ? *label++ : '\0';
+	forkgate_barrier();
+	slot->label_site = site;
+}
+
+/* @abstime: ns, or NULL for the policy's time-out. Return: as PREPARE. */
+static int prepare(unsigned int domains, const __u64 *abstime,
+		   unsigned int attempt)
+{
+	struct forkgate_prepare prep = {
+		.domains = domains,
+		.attempt = attempt,
+	};
+
+	if (abstime) {
+		prep.flags = FORKGATE_ABSTIME;
+		prep.abstime = *abstime;
+	}
+	return gate_call(FORKGATE_IOC_PREPARE, &prep);
+}
+
+static int prepare_until(unsigned int domains, const __u64 *abstime)
+{
+	int err;
+
+	if (domains - 1 >= FORKGATE_DOMAINS)
+		return EINVAL;
+	if (own_slot() == &no_slot)
+		return unprotected();
+	err = prepare(domains, abstime, 0);
+	return err == EALREADY ? 0 : err;
+}
+
+static int prepare_at(unsigned int domains, int64_t sec, long nsec)
+{
+	__u64 abstime = 0;
+
+	if (nsec < 0 || nsec >= NSEC_PER_SEC)
+		return EINVAL;
+	if (sec >= 0 &&
+	    (__builtin_mul_overflow((__u64)sec, NSEC_PER_SEC, &abstime) ||
+	     __builtin_add_overflow(abstime, nsec, &abstime)))
+		abstime = FORKGATE_FOREVER;
+	return prepare_until(domains, &abstime);
+}
+
+FORKGATE_EXPORT int forkgate_prepare(unsigned int domains,
+				     const struct timespec *abstime)
+{
+	if (!abstime)
+		return prepare_until(domains, NULL);
+	return prepare_at(domains, abstime->tv_sec, abstime->tv_nsec);
+}
+
+#if defined(__TIMESIZE) && __TIMESIZE == 32
+/* forkgate_prepare() of programs whose time_t has 64 bits on a 32-bit machine */
+struct timespec64 {
+	int64_t tv_sec;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+	int32_t pad;
+	int32_t tv_nsec;
+#else
+	int32_t tv_nsec;
+	int32_t pad;
+#endif
+};
+
+int forkgate_prepare64(unsigned int domains, const struct timespec64 *abstime);
+
+FORKGATE_EXPORT int forkgate_prepare64(unsigned int domains,
+				       const struct timespec64 *abstime)
+{
+	if (!abstime)
+		return prepare_until(domains, NULL);
+	return prepare_at(domains, abstime->tv_sec, abstime->tv_nsec);
+}
+#endif
+
+FORKGATE_EXPORT int forkgate_release(void)
+{
+	if (own_slot() == &no_slot)
+		return unprotected();
+	return gate_call(FORKGATE_IOC_RELEASE, NULL);
+}
+
+int fork_begin(struct fork_attempt *attempt)
+{
+	int err;
+
+	attempt->ticket = false;
+	if (own_slot() == &no_slot)
+		return 0;
+	err = prepare(attempt->domains, NULL, attempt->count);
+	if (err == EDEADLK)
+		return EDEADLK;
+	if (err == ETIMEDOUT)
+		return EAGAIN;
+	attempt->ticket = !err;
+	return 0;
+}
+
+bool fork_failed(struct fork_attempt *attempt)
+{
+	struct forkgate_slot *slot = forkgate_thread.slot;
+	bool expired = slot->outcome == FORKGATE_OUTCOME_EXPIRED;
+
+	if (attempt->ticket)
+		gate_call(FORKGATE_IOC_RELEASE, NULL);
+	attempt->count++;
+	return expired;
+}
+
+void fork_late(void)
+{
+	struct forkgate_policy policy;
+	struct timespec now;
+	__u64 abstime;
+
+	if (own_slot() == &no_slot ||
+	    gate_call(FORKGATE_IOC_POLICY_GET, &policy))
+		return;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	abstime = (__u64)now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
+	if (policy.backstop >= policy.timeout)
+		prepare(FORKGATE_DOMAINS, NULL, 0);
+	else if (!__builtin_add_overflow(abstime, policy.backstop, &abstime))
+		prepare(FORKGATE_DOMAINS, &abstime, 0);
+}
+
+static __attribute__((__constructor__)) void setup(void)
+{
+	find_gate(false);
+	fork_setup();
+}

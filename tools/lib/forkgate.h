@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR MIT */
+/*
+ * Fork-safe sections for programs: the API of libforkgate
+ *
+ * A thread inside a section of a domain keeps every fork of its process that
+ * would copy this domain waiting; see forkgate(7). Error numbers are returned,
+ * as by pthread functions; 0 is success; errno is left alone by every function
+ * but forkgate_fork().
+ *
+ * What is inline here is compiled into programs for ever: the layout of struct
+ * forkgate_slot, struct forkgate_header and struct forkgate_thread, the
+ * initial-exec access to the thread variable and the steps of enter and leave
+ * are permanent ABI. This file must not need more than C99 or C++11 with GNU
+ * extensions, and must not use a locked instruction or a full barrier on the
+ * way through an open gate.
+ */
+#ifndef _FORKGATE_H
+#define _FORKGATE_H
+
+#include <errno.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include <linux/forkgate.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct timespec;	/* strict C99 has none in <time.h> */
+
+/**
+ * struct forkgate_thread - where the calling thread counts its sections
+ * @slot: its slot, NULL before its first section
+ * @header: the header that belongs to @slot
+ *
+ * For the inline functions below alone. Without a gate both point at private
+ * memory, whose closed word only FORKGATE_STRICT sets.
+ */
+struct forkgate_thread {
+	struct forkgate_slot *slot;
+	const struct forkgate_header *header;
+};
+
+extern __thread struct forkgate_thread forkgate_thread
+	__attribute__((__tls_model__("initial-exec")));
+
+/* The ways out of the inline functions; not to be called by programs. */
+struct forkgate_slot *forkgate_attach(void);
+int forkgate_enter_slow(unsigned int domains);
+void forkgate_leave_slow(unsigned int domains);
+
+#define FORKGATE_STRICT		1u	/* forkgate_init() */
+
+/**
+ * forkgate_init() - ask whether sections of the caller are protected
+ * @flags: 0 or FORKGATE_STRICT
+ *
+ * No program needs to call this: the library sets itself up when it is loaded.
+ * Without a gate (no module, no permission), or in a thread that found no free
+ * slot, a section protects nothing and costs next to nothing: forkgate_enter(),
+ * forkgate_tryenter(), forkgate_prepare() and forkgate_release() return 0, and
+ * the program runs as it would without forkgate. With FORKGATE_STRICT they
+ * return the reason instead, in every thread, from now on.
+ *
+ * A set-up that failed is tried again by this call alone, for the process and
+ * for the calling thread unless that is inside a section.
+ *
+ * Return: 0 if sections of the caller are protected. Otherwise the reason why
+ * not: ENODEV (no module), EACCES or EPERM (no permission), EMFILE, ENFILE or
+ * ENOMEM (no resources), ENOTSUP (a module that does not know ABI 1), ENOSPC
+ * (all slots are taken); or EINVAL (unknown flag, nothing done).
+ *
+ * Context: any thread, not in a signal handler; no cancellation point.
+ */
+int forkgate_init(unsigned int flags);
+
+/**
+ * forkgate_tryenter() - enter sections unless that means waiting
+ * @domains: FORKGATE_MEMORY, FORKGATE_FILES or both
+ *
+ * Return: 0 when entered, EBUSY when the gate keeps the caller out, or an
+ * error of forkgate_enter().
+ *
+ * Context: as forkgate_enter(), but does not wait.
+ */
+int forkgate_tryenter(unsigned int domains);
+
+/**
+ * forkgate_prepare() - wait for a ticket: the right to fork at once
+ * @domains: what the coming fork will copy: FORKGATE_MEMORY, FORKGATE_FILES or
+ *	both; vfork() and posix_spawn() copy files only
+ * @abstime: CLOCK_MONOTONIC time until which to wait, one that has passed
+ *	polls; NULL: as long as the policy of the process says
+ *
+ * Waits until all other threads have left their sections of @domains. Then they
+ * stay out until the caller has forked, called forkgate_release(), or the
+ * policy's ticket_hold is over; a fork after that waits again. The fork
+ * functions of the C library do all this themselves when the program is linked
+ * with -lforkgate (see forkgate_fork()); prepare is for other ways to fork. Who
+ * holds a ticket keeps it and waits only for domains that it does not cover.
+ *
+ * Return: 0 with a ticket (without a gate also 0, or the reason why there is
+ * none, see forkgate_init()); EINVAL (@domains or tv_nsec out of range),
+ * ETIMEDOUT, EDEADLK (the wait would close a circle of forkers that are inside
+ * sections), ENOMEM.
+ *
+ * Context: any thread, also inside sections; may sleep; async-signal-safe; no
+ * cancellation point. A signal handler runs and the wait goes on.
+ */
+#if defined(__USE_TIME_BITS64) && defined(__TIMESIZE) && __TIMESIZE == 32
+int forkgate_prepare(unsigned int domains, const struct timespec *abstime)
+	__asm__("forkgate_prepare64");
+#else
+int forkgate_prepare(unsigned int domains, const struct timespec *abstime);
+#endif
+
+/**
+ * forkgate_release() - give back a ticket that was not used
+ *
+ * Return: 0; ESTALE (the ticket has expired), ENOENT (there is none); without a
+ * gate as forkgate_prepare().
+ *
+ * Context: any thread; async-signal-safe; no cancellation point.
+ */
+int forkgate_release(void);
+
+/**
+ * forkgate_label() - name the caller's section, for whom it keeps waiting
+ * @label: name, of which FORKGATE_LABEL_SIZE bytes are copied; NULL: no name
+ *
+ * To be called inside the section. The name is shown until the thread enters
+ * the next section. Does nothing in a thread that has never been in one.
+ *
+ * Context: any thread; does not wait; async-signal-safe.
+ */
+void forkgate_label(const char *label);
+
+/**
+ * forkgate_fork() - fork() while no other thread is inside a section
+ *
+ * Takes a ticket before the C library takes its locks and runs atfork handlers,
+ * forks, and tries again, more patiently, if those handlers took longer than
+ * the ticket lasts.
+ *
+ * With the shared library fork() is this function, and daemon(), forkpty(),
+ * vfork(), posix_spawn(), posix_spawnp(), system() and popen() prepare in the
+ * same way. With the static one, link with what "pkg-config --static --libs
+ * libforkgate" prints.
+ *
+ * Return: as fork(); -1 and errno from fork(), or EAGAIN (the policy's timeout
+ * is over), EDEADLK or ENOMEM from forkgate_prepare().
+ *
+ * Context: as fork().
+ */
+pid_t forkgate_fork(void);
+
+#define forkgate_unlikely(x)	__builtin_expect(!!(x), 0)
+
+static __always_inline void forkgate_barrier(void)
+{
+	__asm__ __volatile__("" : : : "memory");
+}
+
+/* An address in the calling function or, on other machines, in its caller. */
+static __always_inline __u64 forkgate_site(void)
+{
+	void *site;
+
+#if defined(__x86_64__)
+	__asm__ __volatile__("lea 0(%%rip), %0" : "=r" (site));
+#elif defined(__i386__) && defined(__PIC__)
+	__asm__ __volatile__("call 1f\n1:\tpop %0" : "=r" (site));
+#elif defined(__i386__)
+	__asm__ __volatile__("1:\tmovl $1b, %0" : "=r" (site));
+#elif defined(__aarch64__)
+	__asm__ __volatile__("adr %0, ." : "=r" (site));
+#else
+	site = __builtin_return_address(0);
+#endif
+	return (__UINTPTR_TYPE__)site;
+}
+
+static __always_inline __u32 forkgate_closed(void)
+{
+	return *(const volatile __u32 *)&forkgate_thread.header->closed;
+}
+
+/* One store per counter: two that are merged stall the next load of one. */
+static __always_inline void forkgate_count(__u32 *depth)
+{
+	__atomic_store_n(depth, *depth + 1, __ATOMIC_RELAXED);
+}
+
+/* What the section did is visible to who sees that it is over. */
+static __always_inline void forkgate_uncount(__u32 *depth)
+{
+#ifdef FORKGATE_DEBUG
+	if (!*depth)
+		__builtin_trap();
+#endif
+	__atomic_store_n(depth, *depth - 1, __ATOMIC_RELEASE);
+}
+
+/**
+ * forkgate_enter() - enter sections
+ * @domains: FORKGATE_MEMORY, FORKGATE_FILES or both
+ *
+ * Waits while a fork keeps the caller out. Sections nest, also across domains.
+ * The counters belong to the thread: it must leave what it has entered. A
+ * child goes on with the sections of the thread that forked.
+ *
+ * Return: 0, or with nothing entered: EINVAL (no or unknown domains), and once
+ * asked for strictly, the reason of forkgate_init() why nothing is protected.
+ *
+ * Context: any thread; may sleep; async-signal-safe; no cancellation point. A
+ * signal handler must leave what it has entered and must return: longjmp()
+ * out of one that interrupted enter or leave is undefined.
+ */
+static __always_inline int forkgate_enter(unsigned int domains)
+{
+	struct forkgate_slot *slot = forkgate_thread.slot;
+
+	if (forkgate_unlikely(domains - 1 >= FORKGATE_DOMAINS))
+		return EINVAL;
+	if (forkgate_unlikely(!slot))
+		slot = forkgate_attach();
+
+	slot->site = forkgate_site();
+	if (domains & FORKGATE_MEMORY)
+		forkgate_count(&slot->depth[0]);
+	if (domains & FORKGATE_FILES)
+		forkgate_count(&slot->depth[1]);
+	/* count before looking; the forker's fence is the other half */
+	forkgate_barrier();
+	if (forkgate_unlikely(forkgate_closed() & domains))
+		return forkgate_enter_slow(domains);
+	return 0;
+}
+
+/**
+ * forkgate_leave() - leave sections that this thread has entered
+ * @domains: FORKGATE_MEMORY, FORKGATE_FILES or both; the two may be left in
+ *	any order, and separately after having been entered together
+ *
+ * To leave what was not entered is undefined; the program is stopped by a trap
+ * if this file was included with FORKGATE_DEBUG defined.
+ *
+ * Context: any thread; does not wait; async-signal-safe; no cancellation
+ * point.
+ */
+static __always_inline void forkgate_leave(unsigned int domains)
+{
+	struct forkgate_slot *slot = forkgate_thread.slot;
+
+	if (domains & FORKGATE_MEMORY)
+		forkgate_uncount(&slot->depth[0]);
+	if (domains & FORKGATE_FILES)
+		forkgate_uncount(&slot->depth[1]);
+	forkgate_barrier();
+	if (forkgate_unlikely(forkgate_closed() & domains))
+		forkgate_leave_slow(domains);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* _FORKGATE_H */

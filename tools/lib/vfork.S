@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR MIT */
+/*
+ * vfork(), preparing first
+ *
+ * The child runs on the caller's stack and returns first, so vfork() cannot be
+ * written in C, nor may it call the original: nothing that is needed again may
+ * be on the stack while the child runs, the return address included. Machines
+ * that have no code here keep their vfork(), which waits in the kernel; that is
+ * harmless as libc takes no locks for it.
+ *
+ * vfork_begin(error) takes the ticket: first called with 0, then with the error
+ * of the system call, it says whether to (0) or what to return (-1).
+ */
+#include <sys/syscall.h>
+
+#ifdef FORKGATE_SHARED
+#define NAME vfork
+#else
+#define NAME __wrap_vfork
+#endif
+
+#if defined(__x86_64__) || defined(__i386__)
+
+	.text
+	.globl	NAME
+#ifndef FORKGATE_SHARED
+	.hidden	NAME
+#endif
+	.hidden	vfork_begin
+	.type	NAME, @function
+	.p2align 4
+NAME:
+	.cfi_startproc
+#ifdef __x86_64__
+	endbr64
+	xorl	%edi, %edi
+.Lbegin:
+	subq	$8, %rsp
+	.cfi_adjust_cfa_offset 8
+	call	vfork_begin
+	addq	$8, %rsp
+	.cfi_adjust_cfa_offset -8
+	testl	%eax, %eax
+	jnz	.Lreturn
+
+	popq	%rdi
+	.cfi_adjust_cfa_offset -8
+	.cfi_register %rip, %rdi
+	movl	$SYS_vfork, %eax
+	syscall
+	pushq	%rdi
+	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset %rip, 0
+
+	testl	%eax, %eax
+	jz	.Lchild
+	cmpl	$-4096, %eax
+	jbe	.Lreturn
+	movl	%eax, %edi
+	negl	%edi
+	jmp	.Lbegin
+
+.Lreturn:
+	ret
+
+	/* A ret would pop the shadow stack, which the parent needs. */
+.Lchild:
+	popq	%rdi
+	.cfi_adjust_cfa_offset -8
+	.cfi_register %rip, %rdi
+	notrack jmp *%rdi
+#else
+	endbr32
+	xorl	%eax, %eax
+.Lbegin:
+	subl	$12, %esp
+	.cfi_adjust_cfa_offset 12
+	movl	%eax, (%esp)
+	call	vfork_begin
+	addl	$12, %esp
+	.cfi_adjust_cfa_offset -12
+	testl	%eax, %eax
+	jnz	.Lreturn
+
+	popl	%ecx
+	.cfi_adjust_cfa_offset -4
+	.cfi_register %eip, %ecx
+	movl	$SYS_vfork, %eax
+	int	$0x80
+	pushl	%ecx
+	.cfi_adjust_cfa_offset 4
+	.cfi_rel_offset %eip, 0
+
+	testl	%eax, %eax
+	jz	.Lchild
+	cmpl	$-4096, %eax
+	jbe	.Lreturn
+	negl	%eax
+	jmp	.Lbegin
+
+.Lreturn:
+	ret
+
+.Lchild:
+	popl	%ecx
+	.cfi_adjust_cfa_offset -4
+	.cfi_register %eip, %ecx
+	notrack jmp *%ecx
+#endif
+	.cfi_endproc
+	.size	NAME, . - NAME
+
+#endif
+
+	.section .note.GNU-stack, "", @progbits
