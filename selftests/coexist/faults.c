@@ -1,0 +1,524 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Failing allocations and failing copies to and from user space, one at a time
+ * at every place of a call, and many at random. A call that fails says so with
+ * a sensible error, changes nothing and leaks nothing; the gate works on.
+ *
+ * This needs a kernel with CONFIG_FAULT_INJECTION_DEBUG_FS.
+ */
+#include "coexist.h"
+
+#define MOST_FAULTS	2000
+
+static const char *const capabilities[] = { "failslab", "fail_page_alloc", "fail_usercopy" };
+
+static void setting(const char *capability, const char *name, const char *value)
+{
+	char path[100];
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/%s/%s", capability, name);
+	fg_write_file(path, value);
+}
+
+static void set_probability(const char *percent)
+{
+	for (int i = 0; i < ARRAY_SIZE(capabilities); i++)
+		setting(capabilities[i], "probability", percent);
+}
+
+static void set_defaults(void)
+{
+	set_probability("0");
+	for (int i = 0; i < ARRAY_SIZE(capabilities); i++) {
+		setting(capabilities[i], "task-filter", "Y");
+		setting(capabilities[i], "interval", "1");
+		setting(capabilities[i], "times", "-1");
+		setting(capabilities[i], "space", "0");
+		setting(capabilities[i], "verbose", "0");
+		/* Fail those allocations too that may wait: all of ours may. */
+		setting(capabilities[i], "ignore-gfp-wait", "N");
+		setting(capabilities[i], "ignore-gfp-highmem", "N");
+		setting(capabilities[i], "min-order", "0");
+	}
+}
+
+static bool have(const char *capability)
+{
+	char path[100];
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/%s/probability", capability);
+	return !access(path, W_OK);
+}
+
+FIXTURE(faults)
+{
+	bool loaded;
+	bool started;
+	unsigned long trouble;
+};
+
+FIXTURE_SETUP(faults)
+{
+	self->loaded = forkgate_loaded();
+	self->started = false;
+	self->trouble = kernel_trouble();
+	if (geteuid())
+		SKIP(return, "needs root");
+	if (!have("failslab") || !have("fail_page_alloc") ||
+	    access("/proc/thread-self/fail-nth", W_OK))
+		SKIP(return, "this kernel has no fault injection in debugfs");
+	if (!self->loaded) {
+		if (access(module_path(), R_OK))
+			SKIP(return, "no module at %s", module_path());
+		ASSERT_EQ(0, forkgate_load());
+	}
+	self->started = true;
+	set_defaults();
+}
+
+FIXTURE_TEARDOWN(faults)
+{
+	if (!self->started)
+		return;
+	set_probability("0");
+	if (gate.head)
+		munmap(gate.head, FORKGATE_MAP_SIZE);
+	if (gate.fd >= 0)
+		close(gate.fd);
+	/* Nothing holds the module: no failure forgot a reference. */
+	if (!access(module_path(), R_OK)) {
+		EXPECT_TRUE(wait_until(forkgate_unload() != -EAGAIN));
+		EXPECT_EQ(0, self->loaded ? forkgate_load() : 0);
+	}
+	EXPECT_EQ(self->trouble, kernel_trouble());
+}
+
+/*
+ * The n-th failure of the calling thread
+ */
+
+static int nth = -1;
+
+static void nth_open(struct __test_metadata *_metadata)
+{
+	nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, nth);
+}
+
+static void nth_arm(unsigned int n)
+{
+	char text[12];
+
+	/* The write copies from user space too, but before it arms. */
+	snprintf(text, sizeof(text), "%u", n);
+	pwrite(nth, text, strlen(text), 0);
+}
+
+/* nth_fired - did it fail something? Disarms. */
+static bool nth_fired(void)
+{
+	char text[12] = "1";
+	bool fired;
+
+	/* If this read is what fails, nothing did before. */
+	fired = pread(nth, text, sizeof(text) - 1, 0) > 0 && !atoi(text);
+	while (pwrite(nth, "0", 1, 0) != 1)
+		;
+	return fired;
+}
+
+/*
+ * What is tried
+ */
+
+/**
+ * struct operation - a call, and what makes it undone
+ * @name: for messages
+ * @run: 0, or a negative errno
+ * @undo: after a success
+ */
+struct operation {
+	const char *name;
+	long (*run)(void);
+	void (*undo)(void);
+};
+
+static long op_open(void)
+{
+	return fg_open();
+}
+
+static void undo_open(void)
+{
+	close(gate.fd);
+	gate.fd = -1;
+}
+
+static long op_first_gate(void)
+{
+	long ret = fg_open();
+
+	if (ret)
+		return ret;
+	ret = fg_map();
+	if (!ret) {
+		ret = fg_register();
+		if (ret >= 0) {
+			/* Only the caller's slot: that page was allocated. */
+			ret = fg_enter(FG_BOTH) ?: fg_leave(FG_BOTH);
+		} else {
+			munmap(gate.head, FORKGATE_MAP_SIZE);
+		}
+	}
+	if (ret)
+		undo_open();
+	return ret;
+}
+
+static void undo_first_gate(void)
+{
+	munmap(gate.head, FORKGATE_MAP_SIZE);
+	gate.head = NULL;
+	undo_open();
+}
+
+static long op_register(void)
+{
+	long ret = fg_register();
+
+	return ret < 0 ? ret : 0;
+}
+
+static void undo_register(void)
+{
+	fg_call(FORKGATE_IOC_UNREGISTER, NULL);
+}
+
+static long op_enter(void)
+{
+	return fg_enter_uncounted(FG_BOTH, 0);
+}
+
+static void undo_enter(void)
+{
+	fg_leave_uncounted(FG_BOTH);
+}
+
+static long op_enter_and_leave(void)
+{
+	long ret = fg_enter_uncounted(FG_BOTH, 0);
+
+	/* A leave that fails leaves nothing: do it by hand. */
+	if (!ret && fg_leave_uncounted(FG_BOTH))
+		fg_leave(FG_BOTH);
+	return ret;
+}
+
+static long op_prepare(void)
+{
+	return fg_prepare(FG_BOTH);
+}
+
+static void undo_prepare(void)
+{
+	fg_release();
+}
+
+static long op_policy(void)
+{
+	struct forkgate_policy policy;
+	long ret = fg_call(FORKGATE_IOC_POLICY_GET, &policy);
+
+	return ret ?: fg_set_policy(&policy);
+}
+
+static long op_state(void)
+{
+	struct forkgate_holder holders[4];
+	struct forkgate_state state = {
+		.holders = (uintptr_t)holders,
+		.holders_max = 4,
+	};
+
+	return fg_call(FORKGATE_IOC_STATE, &state);
+}
+
+static long op_health(void)
+{
+	struct forkgate_health health;
+	struct forkgate_query query;
+
+	return fg_call(FORKGATE_IOC_HEALTH, &health) ?: fg_call(FORKGATE_IOC_QUERY, &query);
+}
+
+/* The child's gate is complete, whatever failed on the way to it. */
+static int child_complete(void)
+{
+	struct forkgate_state state = fg_state();
+
+	if (child_whole() || gate.head->copy || gate.head->closed)
+		return 1;
+	if (state.closed || state.forkers || state.blocked || state.threads != !!slot)
+		return 2;
+	if (slot && (slot->tid != fg_gettid() || slot->depth[0] || slot->depth[1]))
+		return 3;
+	if (slot && (fg_enter_uncounted(FG_BOTH, 0) || fg_leave_uncounted(FG_BOTH)))
+		return 4;
+	return 0;
+}
+
+/* A child that is not as it must be: an error that no call returns */
+static long reaped(pid_t pid)
+{
+	int ret = pid < 0 ? pid : child_exit(pid);
+
+	return ret > 0 ? -EPROTO : ret;
+}
+
+static long op_fork(void)
+{
+	return reaped(raw_fork(0, child_complete));
+}
+
+static long op_fork_with_files(void)
+{
+	return reaped(raw_fork(CLONE_FILES, child_complete));
+}
+
+static long op_vfork(void)
+{
+	return reaped(spawn_vm(CLONE_VFORK, child_nothing));
+}
+
+static long op_fork_prepared(void)
+{
+	long ret = fg_prepare(FG_BOTH);
+
+	if (ret)
+		return ret;
+	ret = op_fork();
+	fg_release();
+	return ret;
+}
+
+static struct worker holder;
+
+/* The other thread is inside until this clone waits. */
+static void *let_go(void *done)
+{
+	wait_until(fg_state().forkers == 1 || __atomic_load_n((int *)done, __ATOMIC_SEQ_CST));
+	run(&holder, job_drop, ARG(FG_BOTH));
+	return NULL;
+}
+
+#define FORK_OPERATION 6
+
+static const struct operation operations[] = {
+	{ .name = "enter", .run = op_enter, .undo = undo_enter },
+	{ .name = "enter and leave", .run = op_enter_and_leave },
+	{ .name = "policy", .run = op_policy },
+	{ .name = "state", .run = op_state },
+	{ .name = "health", .run = op_health },
+	{ .name = "prepare", .run = op_prepare, .undo = undo_prepare },
+	{ .name = "fork", .run = op_fork },
+	{ .name = "fork with shared files", .run = op_fork_with_files },
+	{ .name = "vfork", .run = op_vfork },
+	{ .name = "fork with a ticket", .run = op_fork_prepared },
+};
+
+static bool sane(long ret)
+{
+	return !ret || ret == -ENOMEM || ret == -EFAULT || ret == -EAGAIN || ret == -ENOBUFS;
+}
+
+static bool idle(void)
+{
+	struct forkgate_state state = fg_state();
+
+	return !state.closed && !state.forkers && !state.blocked && !state.holders_count &&
+	       !gate.head->closed && !state.bypasses && !state.unsafe;
+}
+
+/* try_all - fail every place of an operation in turn; how many there were */
+static int try_all(struct __test_metadata *_metadata, const struct operation *op, bool gated)
+{
+	int failures = 0, kinds[200] = { 0 };
+	long ret;
+
+	for (int n = 1; n < MOST_FAULTS; n++) {
+		nth_arm(n);
+		ret = op->run();
+		if (!nth_fired()) {
+			EXPECT_EQ(0, ret) TH_LOG("%s, nothing fails", op->name);
+			if (!ret && op->undo)
+				op->undo();
+			printf("# %s: %d places, %d made it fail:", op->name, n - 1, failures);
+			for (int i = 0; i < ARRAY_SIZE(kinds); i++) {
+				if (kinds[i])
+					printf(" %s %d", strerrorname_np(i), kinds[i]);
+			}
+			printf("\n");
+			return n - 1;
+		}
+		EXPECT_TRUE(sane(ret)) TH_LOG("%s, place %d: %s", op->name, n, strerror(-ret));
+		if (ret) {
+			failures++;
+			kinds[-ret < ARRAY_SIZE(kinds) ? -ret : 0]++;
+		} else if (op->undo) {
+			op->undo();
+		}
+		if (gated)
+			ASSERT_TRUE(idle()) TH_LOG("%s, place %d: %ld", op->name, n, ret);
+	}
+	EXPECT_TRUE(false) TH_LOG("%s: no end", op->name);
+	return MOST_FAULTS;
+}
+
+/* still_works - a clone waits, and is let through */
+static void still_works(struct __test_metadata *_metadata)
+{
+	struct worker forker;
+
+	ASSERT_EQ(0, worker_new(&forker));
+	ASSERT_EQ(0, run(&holder, job_hold, ARG(FG_BOTH)));
+	start(&forker, job_fork, &fork_both);
+	ASSERT_TRUE(wait_until(!busy(&forker) || fg_waiting(&forker, 1)));
+	EXPECT_TRUE(busy(&forker));
+	ASSERT_EQ(0, run(&holder, job_drop, ARG(FG_BOTH)));
+	EXPECT_EQ(0, finish_fork(&forker));
+	EXPECT_EQ(0, run(&forker, job_unregister, NULL));
+	EXPECT_TRUE(idle());
+}
+
+TEST_F(faults, at_every_place)
+{
+	static const struct operation first[] = {
+		{ .name = "open", .run = op_open, .undo = undo_open },
+		{ .name = "first gate", .run = op_first_gate, .undo = undo_first_gate },
+	};
+	static const struct operation registration = {
+		.name = "register",
+		.run = op_register,
+		.undo = undo_register,
+	};
+
+	nth_open(_metadata);
+	for (int i = 0; i < ARRAY_SIZE(first); i++)
+		EXPECT_LT(0, try_all(_metadata, &first[i], false));
+
+	ASSERT_EQ(0, fg_open());
+	ASSERT_EQ(0, fg_map());
+	ASSERT_EQ(0, worker_new(&holder));
+	EXPECT_LT(0, try_all(_metadata, &registration, true));
+	slot = NULL;
+	EXPECT_LT(0, try_all(_metadata, &operations[FORK_OPERATION], true));
+	ASSERT_LE(0, fg_register());
+	ASSERT_EQ(0, fg_set_policy(&fg_patient));
+	still_works(_metadata);
+	for (int i = 0; i < ARRAY_SIZE(operations); i++) {
+		EXPECT_LT(0, try_all(_metadata, &operations[i], true));
+		still_works(_metadata);
+	}
+	gate.msync = true;
+	for (int i = 0; i < FORK_OPERATION; i++)
+		EXPECT_LT(0, try_all(_metadata, &operations[i], true));
+	still_works(_metadata);
+}
+
+/* Failures in a clone that has to wait for another thread */
+TEST_F(faults, while_a_clone_waits)
+{
+	pthread_t helper;
+	int n, done;
+	long ret;
+
+	nth_open(_metadata);
+	ASSERT_LE(0, fg_setup());
+	ASSERT_EQ(0, worker_new(&holder));
+	for (n = 1; n < MOST_FAULTS; n++) {
+		done = 0;
+		ASSERT_EQ(0, run(&holder, job_hold, ARG(FG_BOTH)));
+		ASSERT_EQ(0, pthread_create(&helper, NULL, let_go, &done));
+		nth_arm(n);
+		ret = op_fork();
+		if (!nth_fired())
+			break;
+		__atomic_store_n(&done, 1, __ATOMIC_SEQ_CST);
+		pthread_join(helper, NULL);
+		EXPECT_TRUE(sane(ret)) TH_LOG("place %d: %s", n, strerror(-ret));
+		ASSERT_TRUE(idle()) TH_LOG("place %d: %ld", n, ret);
+	}
+	EXPECT_EQ(0, ret);
+	pthread_join(helper, NULL);
+	printf("# %d places\n", n - 1);
+	ASSERT_LT(n, MOST_FAULTS);
+	still_works(_metadata);
+}
+
+/*
+ * At random, in several threads
+ */
+
+static int stop;
+static long tried, failed;
+static char insane[100];
+
+static long job_random(void *number)
+{
+	unsigned int seed = (uintptr_t)number;
+	long ret;
+	int i;
+
+	if (fg_write_file("/proc/thread-self/make-it-fail", "1"))
+		return -EIO;
+	while (!READ_ONCE(stop)) {
+		i = rand_r(&seed) % ARRAY_SIZE(operations);
+		ret = operations[i].run();
+		if (!ret && operations[i].undo)
+			operations[i].undo();
+		/* An undo may fail as well. */
+		fg_release();
+		while (slot->depth[0])
+			fg_leave(FG_MEMORY);
+		while (slot->depth[1])
+			fg_leave(FG_FILES);
+		__atomic_add_fetch(&tried, 1, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&failed, !!ret, __ATOMIC_RELAXED);
+		if (!sane(ret))
+			snprintf(insane, sizeof(insane), "%s: %s", operations[i].name,
+				 strerror(-ret));
+	}
+	while (fg_write_file("/proc/thread-self/make-it-fail", "0"))
+		;
+	return 0;
+}
+
+TEST_F(faults, at_random)
+{
+	struct forkgate_policy policy;
+	struct worker workers[4];
+
+	ASSERT_LE(0, fg_setup());
+	policy = fg_patient;
+	policy.patience = 10 * FG_MILLISECOND;
+	policy.ticket_hold = 100 * FG_MILLISECOND;
+	ASSERT_EQ(0, fg_set_policy(&policy));
+	ASSERT_EQ(0, worker_new(&holder));
+	for (int i = 0; i < ARRAY_SIZE(workers); i++)
+		ASSERT_EQ(0, worker_new(&workers[i]));
+	set_probability("5");
+	for (int i = 0; i < ARRAY_SIZE(workers); i++)
+		start(&workers[i], job_random, ARG(i + 1));
+	EXPECT_TRUE(wait_until(READ_ONCE(tried) > 1000 && READ_ONCE(failed) > 100));
+	WRITE_ONCE(stop, 1);
+	for (int i = 0; i < ARRAY_SIZE(workers); i++)
+		EXPECT_EQ(0, finish(&workers[i]));
+	set_probability("0");
+	printf("# %ld calls, %ld failed\n", tried, failed);
+	EXPECT_STREQ("", insane);
+	EXPECT_TRUE(idle());
+	ASSERT_EQ(0, fg_set_policy(&fg_patient));
+	still_works(_metadata);
+}
+
+TEST_HARNESS_MAIN

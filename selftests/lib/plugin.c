@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A plug-in with a copy of libforkgate of its own, from the static library.
+ * Must not share a symbol with the program that loads it.
+ */
+#include <forkgate.h>
+
+int plugin_enter(unsigned int domains);
+void plugin_leave(unsigned int domains);
+struct forkgate_thread *plugin_thread(void);
+
+int plugin_enter(unsigned int domains)
+{
+	return forkgate_enter(domains);
+}
+
+void plugin_leave(unsigned int domains)
+{
+	forkgate_leave(domains);
+}
+
+struct forkgate_thread *plugin_thread(void)
+{
+	return &forkgate_thread;
+}

@@ -1,0 +1,927 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * libforkgate against a kernel that says what the test wants: each way a call
+ * can end, what exactly the library asks for, and what it does not ask for.
+ * Needs no module, and must not use one: every system call of the library ends
+ * here, by ld's --wrap. Also built with the sanitizers.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <kselftest_harness.h>
+
+#include <internal.h>
+
+#define MEMORY	FORKGATE_MEMORY
+#define FILES	FORKGATE_FILES
+#define BOTH	FORKGATE_DOMAINS
+
+#define FAKE_FD	1000000
+
+/*
+ * The kernel of these tests. An error is what the next call of its kind ends
+ * with; arguments are those of the last call.
+ */
+static struct {
+	int open_error, query_error, map_error, register_error;
+	int enter_error, prepare_error, release_error;
+	int opens, queries, maps, unmaps, closes;
+	int registers, enters, leaves, prepares, releases, policies;
+	int calls;		/* all of the second line */
+	struct forkgate_query query;
+	struct forkgate_enter enter;
+	struct forkgate_leave leave;
+	struct forkgate_prepare prepare;
+	struct forkgate_policy policy;
+	bool takes_levels;	/* ENTER, before it fails */
+	void (*in_register)(void);
+	char *map;
+	int slots;		/* handed out */
+} kernel;
+
+static void count(int *what)
+{
+	__atomic_fetch_add(what, 1, __ATOMIC_RELAXED);
+}
+
+static struct forkgate_header *header(void)
+{
+	return (void *)kernel.map;
+}
+
+static struct forkgate_slot *my_slot(void)
+{
+	return forkgate_thread.slot;
+}
+
+/* The depth of the caller's sections, memory * 10 + files */
+static int depth(void)
+{
+	return my_slot()->depth[0] * 10 + my_slot()->depth[1];
+}
+
+static int fake_register(struct forkgate_register *reg)
+{
+	static __thread int slot = -1;
+
+	count(&kernel.registers);
+	if (kernel.register_error)
+		return kernel.register_error;
+	if (kernel.in_register)
+		kernel.in_register();
+	if (slot < 0)
+		slot = __atomic_fetch_add(&kernel.slots, 1, __ATOMIC_RELAXED);
+	reg->slot = slot;
+	reg->offset = FORKGATE_SLOT_OFFSET(slot);
+	return 0;
+}
+
+static int fake_enter(struct forkgate_enter *enter)
+{
+	kernel.enters++;
+	kernel.enter = *enter;
+	if (kernel.takes_levels) {
+		my_slot()->depth[0] -= enter->domains & 1;
+		my_slot()->depth[1] -= enter->domains >> 1;
+		if (kernel.enter_error != EBUSY)
+			enter->flags &= ~FORKGATE_COUNTED;
+	}
+	return kernel.enter_error;
+}
+
+static int fake_call(unsigned long request, void *arg)
+{
+	count(&kernel.calls);
+	switch (request) {
+	case FORKGATE_IOC_REGISTER:
+		return fake_register(arg);
+	case FORKGATE_IOC_ENTER:
+		return fake_enter(arg);
+	case FORKGATE_IOC_LEAVE:
+		kernel.leaves++;
+		memcpy(&kernel.leave, arg, sizeof(kernel.leave));
+		return 0;
+	case FORKGATE_IOC_PREPARE:
+		kernel.prepares++;
+		memcpy(&kernel.prepare, arg, sizeof(kernel.prepare));
+		return kernel.prepare_error;
+	case FORKGATE_IOC_RELEASE:
+		kernel.releases++;
+		return kernel.release_error;
+	case FORKGATE_IOC_POLICY_GET:
+		kernel.policies++;
+		memcpy(arg, &kernel.policy, sizeof(kernel.policy));
+		return 0;
+	}
+	return ENOTTY;
+}
+
+static long result(int error, long success)
+{
+	if (!error)
+		return success;
+	errno = error;
+	return -1;
+}
+
+long __real_syscall(long number, ...);
+long __wrap_syscall(long number, ...);
+void *__real_mmap(void *addr, size_t length, int prot, int flags, int fd,
+		  off_t offset);
+void *__wrap_mmap(void *addr, size_t length, int prot, int flags, int fd,
+		  off_t offset);
+int __real_munmap(void *addr, size_t length);
+int __wrap_munmap(void *addr, size_t length);
+
+long __wrap_syscall(long number, ...)
+{
+	long args[6];
+	va_list list;
+	int i;
+
+	va_start(list, number);
+	for (i = 0; i < 6; i++)
+		args[i] = va_arg(list, long);
+	va_end(list);
+
+	switch (number) {
+	case SYS_openat:
+		if (strcmp((char *)args[1], "/dev/forkgate"))
+			break;
+		count(&kernel.opens);
+		if ((int)args[2] != (O_RDWR | O_CLOEXEC))
+			return result(EINVAL, 0);
+		return result(kernel.open_error, FAKE_FD);
+	case SYS_ioctl:
+		if ((int)args[0] != FAKE_FD)
+			break;
+		count(&kernel.queries);
+		if ((unsigned long)args[1] != FORKGATE_IOC_QUERY)
+			return result(ENOTTY, 0);
+		memcpy((void *)args[2], &kernel.query, sizeof(kernel.query));
+		return result(kernel.query_error, 0);
+	case SYS_close:
+		if ((int)args[0] != FAKE_FD)
+			break;
+		count(&kernel.closes);
+		return 0;
+	case SYS_msync:
+		if (!kernel.map || (char *)args[0] != kernel.map ||
+		    args[1] != 4096 || args[2] != MS_SYNC)
+			break;
+		return result(fake_call(args[3], (void *)args[4]), 0);
+	}
+	return __real_syscall(number, args[0], args[1], args[2], args[3],
+			      args[4], args[5]);
+}
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+void *__wrap_mmap(void *addr, size_t length, int prot, int flags, int fd,
+		  off_t offset)
+{
+	if (fd != FAKE_FD)
+		return __real_mmap(addr, length, prot, flags, fd, offset);
+	count(&kernel.maps);
+	if (kernel.map_error || length != FORKGATE_MAP_SIZE || offset ||
+	    prot != (PROT_READ | PROT_WRITE) || flags != MAP_SHARED) {
+		errno = kernel.map_error ? kernel.map_error : EINVAL;
+		return MAP_FAILED;
+	}
+	pthread_mutex_lock(&lock);
+	if (!kernel.map)
+		kernel.map = __real_mmap(NULL, length, prot,
+					 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pthread_mutex_unlock(&lock);
+	return kernel.map;
+}
+
+int __wrap_munmap(void *addr, size_t length)
+{
+	if (addr && addr == kernel.map) {
+		count(&kernel.unmaps);
+		return 0;
+	}
+	return __real_munmap(addr, length);
+}
+
+/* Before the library's own constructor: a machine without a module */
+static __attribute__((__constructor__(101))) void no_module(void)
+{
+	kernel.open_error = ENOENT;
+}
+
+static void fine_module(void)
+{
+	memset(&kernel, 0, sizeof(kernel));
+	kernel.query.abi = FORKGATE_ABI;
+	kernel.query.features = FORKGATE_FEATURE_MSYNC;
+	kernel.query.slots = FORKGATE_SLOTS;
+	kernel.query.slot_size = FORKGATE_SLOT_SIZE;
+	kernel.query.map_size = FORKGATE_MAP_SIZE;
+}
+
+/*
+ * Finding the gate
+ */
+
+TEST(constructor_opens_once)
+{
+	EXPECT_EQ(1, kernel.opens);
+	EXPECT_EQ(0, forkgate_enter(MEMORY));
+	forkgate_leave(MEMORY);
+	EXPECT_EQ(0, forkgate_prepare(BOTH, NULL));
+	EXPECT_EQ(1, kernel.opens);
+	EXPECT_EQ(ENODEV, forkgate_init(0));
+	EXPECT_EQ(2, kernel.opens);
+}
+
+TEST(open_fails)
+{
+	static const struct {
+		int error, result;
+	} cases[] = {
+		{ ENOENT, ENODEV }, { ENXIO, ENODEV }, { ENODEV, ENODEV },
+		{ EACCES, EACCES }, { EPERM, EPERM }, { EMFILE, EMFILE },
+		{ ENFILE, ENFILE }, { ENOMEM, ENOMEM },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		fine_module();
+		kernel.open_error = cases[i].error;
+		EXPECT_EQ(cases[i].result, forkgate_init(0));
+		EXPECT_EQ(0, kernel.closes);
+		EXPECT_EQ(0, kernel.maps);
+	}
+}
+
+TEST(unknown_module)
+{
+	fine_module();
+	kernel.query_error = ENOTTY;
+	EXPECT_EQ(ENOTSUP, forkgate_init(0));
+	EXPECT_EQ(1, kernel.closes);
+	fine_module();
+	kernel.query.abi = 0;
+	EXPECT_EQ(ENOTSUP, forkgate_init(0));
+	fine_module();
+	kernel.query.features = FORKGATE_FEATURE_DEBUG;
+	EXPECT_EQ(ENOTSUP, forkgate_init(0));
+	fine_module();
+	kernel.query.slot_size = 128;
+	EXPECT_EQ(ENOTSUP, forkgate_init(0));
+	fine_module();
+	kernel.query.map_size *= 2;
+	EXPECT_EQ(ENOTSUP, forkgate_init(0));
+	EXPECT_EQ(1, kernel.closes);
+	EXPECT_EQ(0, kernel.maps);
+}
+
+TEST(newer_module)
+{
+	fine_module();
+	kernel.query.abi = FORKGATE_ABI + 1;
+	kernel.query.features = ~0u;
+	EXPECT_EQ(0, forkgate_init(0));
+}
+
+TEST(map_fails)
+{
+	fine_module();
+	kernel.map_error = ENOMEM;
+	EXPECT_EQ(ENOMEM, forkgate_init(0));
+	EXPECT_EQ(1, kernel.closes);
+	EXPECT_EQ(0, forkgate_enter(BOTH));
+	forkgate_leave(BOTH);
+	EXPECT_EQ(1, kernel.opens);
+	kernel.map_error = 0;
+	EXPECT_EQ(0, forkgate_init(0));
+}
+
+TEST(found_later)
+{
+	EXPECT_EQ(0, forkgate_enter(MEMORY));
+	fine_module();
+
+	/* What has been counted elsewhere stays there. */
+	EXPECT_EQ(ENODEV, forkgate_init(0));
+	EXPECT_EQ(0, kernel.opens);
+	EXPECT_EQ(10, depth());
+	forkgate_leave(MEMORY);
+	EXPECT_EQ(0, forkgate_init(0));
+	EXPECT_EQ(1, kernel.opens);
+	EXPECT_EQ(1, kernel.closes);
+	EXPECT_EQ(1, kernel.registers);
+	EXPECT_EQ(kernel.map + FORKGATE_SLOT_OFFSET(0), (char *)my_slot());
+	EXPECT_EQ(kernel.map, (char *)forkgate_thread.header);
+
+	EXPECT_EQ(0, forkgate_init(FORKGATE_STRICT));
+	EXPECT_EQ(0, forkgate_enter(BOTH));
+	EXPECT_EQ(11, depth());
+	forkgate_leave(BOTH);
+	EXPECT_EQ(1, kernel.opens);
+	EXPECT_EQ(1, kernel.calls);
+}
+
+TEST(no_free_slot)
+{
+	fine_module();
+	kernel.register_error = ENOSPC;
+	EXPECT_EQ(ENOSPC, forkgate_init(0));
+	EXPECT_EQ(0, forkgate_enter(BOTH));
+	EXPECT_EQ(11, depth());
+	forkgate_leave(BOTH);
+	EXPECT_EQ(0, forkgate_prepare(BOTH, NULL));
+	EXPECT_EQ(0, forkgate_release());
+	EXPECT_EQ(1, kernel.calls);
+
+	EXPECT_EQ(ENOSPC, forkgate_init(FORKGATE_STRICT));
+	EXPECT_EQ(ENOSPC, forkgate_enter(BOTH));
+	EXPECT_EQ(ENOSPC, forkgate_tryenter(MEMORY));
+	EXPECT_EQ(ENOSPC, forkgate_prepare(MEMORY, NULL));
+	EXPECT_EQ(ENOSPC, forkgate_release());
+	EXPECT_EQ(0, depth());
+	EXPECT_EQ(2, kernel.calls);
+
+	kernel.register_error = 0;
+	EXPECT_EQ(ENOSPC, forkgate_enter(BOTH));
+	EXPECT_EQ(0, forkgate_init(0));
+	EXPECT_EQ(0, forkgate_enter(BOTH));
+	forkgate_leave(BOTH);
+}
+
+/* A thread that had no gate, in a process that has one since */
+static int late_thread_step;
+
+static void *late_thread(void *arg)
+{
+	long bad = forkgate_enter(MEMORY);
+
+	forkgate_leave(MEMORY);
+	__atomic_store_n(&late_thread_step, 1, __ATOMIC_RELEASE);
+	while (__atomic_load_n(&late_thread_step, __ATOMIC_ACQUIRE) < 2)
+		sched_yield();
+	bad |= forkgate_enter(MEMORY) != ENODEV;
+	bad |= forkgate_init(0);
+	bad |= forkgate_enter(MEMORY);
+	return (void *)bad;
+}
+
+TEST(thread_stays_without)
+{
+	pthread_t thread;
+	void *bad;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, late_thread, NULL));
+	while (__atomic_load_n(&late_thread_step, __ATOMIC_ACQUIRE) < 1)
+		sched_yield();
+	fine_module();
+	EXPECT_EQ(0, forkgate_init(FORKGATE_STRICT));
+	__atomic_store_n(&late_thread_step, 2, __ATOMIC_RELEASE);
+	ASSERT_EQ(0, pthread_join(thread, &bad));
+	EXPECT_EQ(NULL, bad);
+}
+
+/* Registering is interrupted by a handler that registers. */
+static int handler_result = -1;
+
+static void handler(int sig)
+{
+	handler_result = forkgate_enter(BOTH);
+	if (!handler_result && depth() != 11)
+		handler_result = -2;
+	forkgate_leave(BOTH);
+}
+
+static void interrupt(void)
+{
+	kernel.in_register = NULL;
+	raise(SIGUSR1);
+}
+
+static void interrupt_and_fail(void)
+{
+	interrupt();
+	kernel.register_error = ENOSPC;
+}
+
+static void *interrupted_thread(void *arg)
+{
+	long bad = forkgate_enter(MEMORY);
+
+	return (void *)(bad | (depth() != 10));
+}
+
+TEST(handler_while_registering)
+{
+	pthread_t thread;
+	void *bad;
+
+	fine_module();
+	ASSERT_EQ(0, forkgate_init(0));
+	signal(SIGUSR1, handler);
+
+	kernel.in_register = interrupt;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, interrupted_thread, NULL));
+	ASSERT_EQ(0, pthread_join(thread, &bad));
+	EXPECT_EQ(NULL, bad);
+	EXPECT_EQ(0, handler_result);
+	EXPECT_EQ(3, kernel.registers);
+
+	handler_result = -1;
+	kernel.in_register = interrupt_and_fail;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, interrupted_thread, NULL));
+	ASSERT_EQ(0, pthread_join(thread, &bad));
+	EXPECT_EQ(NULL, bad);
+	EXPECT_EQ(0, handler_result);
+}
+
+/*
+ * Entering and leaving
+ */
+
+FIXTURE(gate) {
+};
+
+FIXTURE_SETUP(gate)
+{
+	fine_module();
+	ASSERT_EQ(0, forkgate_init(0));
+	kernel.calls = 0;
+}
+
+FIXTURE_TEARDOWN(gate)
+{
+}
+
+TEST_F(gate, open)
+{
+	EXPECT_EQ(0, forkgate_enter(MEMORY));
+	EXPECT_EQ(0, forkgate_enter(BOTH));
+	EXPECT_EQ(0, forkgate_tryenter(FILES));
+	EXPECT_EQ(22, depth());
+	forkgate_label("a name");
+	forkgate_leave(BOTH);
+	forkgate_leave(MEMORY);
+	forkgate_leave(FILES);
+	EXPECT_EQ(0, depth());
+	EXPECT_EQ(0, kernel.calls);
+}
+
+TEST_F(gate, closed_for_others)
+{
+	header()->closed = FILES;
+	EXPECT_EQ(0, forkgate_enter(MEMORY));
+	EXPECT_EQ(0, forkgate_tryenter(MEMORY));
+	forkgate_leave(MEMORY);
+	forkgate_leave(MEMORY);
+	EXPECT_EQ(0, kernel.calls);
+}
+
+TEST_F(gate, enter_asks)
+{
+	header()->closed = MEMORY;
+	EXPECT_EQ(0, forkgate_enter(MEMORY));
+	EXPECT_EQ(1, kernel.enters);
+	EXPECT_EQ(MEMORY, kernel.enter.domains);
+	EXPECT_EQ(FORKGATE_COUNTED, kernel.enter.flags);
+	EXPECT_EQ(0, kernel.enter.levels[0]);
+	EXPECT_EQ(0, kernel.enter.levels[1]);
+
+	/* every time, not only the first */
+	EXPECT_EQ(0, forkgate_enter(BOTH));
+	EXPECT_EQ(2, kernel.enters);
+	EXPECT_EQ(BOTH, kernel.enter.domains);
+	EXPECT_EQ(21, depth());
+}
+
+TEST_F(gate, tryenter_asks)
+{
+	header()->closed = FILES;
+	EXPECT_EQ(0, forkgate_tryenter(BOTH));
+	EXPECT_EQ(1, kernel.enters);
+	EXPECT_EQ(BOTH, kernel.enter.domains);
+	EXPECT_EQ(FORKGATE_COUNTED | FORKGATE_NONBLOCK, kernel.enter.flags);
+	EXPECT_EQ(11, depth());
+}
+
+TEST_F(gate, tryenter_is_busy)
+{
+	EXPECT_EQ(0, forkgate_enter(FILES));
+	header()->closed = BOTH;
+	kernel.enter_error = EBUSY;
+	kernel.takes_levels = true;
+	EXPECT_EQ(EBUSY, forkgate_tryenter(BOTH));
+	EXPECT_EQ(1, depth());
+	EXPECT_EQ(EBUSY, forkgate_tryenter(FILES));
+	EXPECT_EQ(1, depth());
+}
+
+TEST_F(gate, enter_fails)
+{
+	static const int errors[] = { ENXIO, ESRCH, EOVERFLOW, EFAULT };
+	size_t i;
+
+	EXPECT_EQ(0, forkgate_enter(MEMORY));
+	header()->closed = BOTH;
+	for (i = 0; i < ARRAY_SIZE(errors); i++) {
+		kernel.enter_error = errors[i];
+		EXPECT_EQ(errors[i], forkgate_enter(BOTH));
+		EXPECT_EQ(10, depth());
+		EXPECT_EQ(errors[i], forkgate_enter(MEMORY));
+		EXPECT_EQ(10, depth());
+		EXPECT_EQ(errors[i], forkgate_tryenter(FILES));
+		EXPECT_EQ(10, depth());
+	}
+}
+
+/* The gate goes away while the thread sleeps, its levels already taken. */
+TEST_F(gate, enter_fails_late)
+{
+	EXPECT_EQ(0, forkgate_enter(MEMORY));
+	header()->closed = BOTH;
+	kernel.enter_error = ENXIO;
+	kernel.takes_levels = true;
+	EXPECT_EQ(ENXIO, forkgate_enter(BOTH));
+	EXPECT_EQ(10, depth());
+}
+
+TEST_F(gate, bad_domains_count_nothing)
+{
+	header()->closed = BOTH;
+	EXPECT_EQ(EINVAL, forkgate_enter(0));
+	EXPECT_EQ(EINVAL, forkgate_enter(4));
+	EXPECT_EQ(EINVAL, forkgate_tryenter(0));
+	EXPECT_EQ(EINVAL, forkgate_tryenter(5));
+	EXPECT_EQ(0, depth());
+	EXPECT_EQ(0, kernel.calls);
+}
+
+TEST_F(gate, leave_wakes)
+{
+	EXPECT_EQ(0, forkgate_enter(BOTH));
+	EXPECT_EQ(0, forkgate_enter(MEMORY));
+	header()->closed = MEMORY;
+
+	/* still inside */
+	forkgate_leave(MEMORY);
+	EXPECT_EQ(0, kernel.leaves);
+	/* only what has become idle and is closed */
+	forkgate_leave(BOTH);
+	EXPECT_EQ(1, kernel.leaves);
+	EXPECT_EQ(MEMORY, kernel.leave.domains);
+	EXPECT_EQ(FORKGATE_COUNTED, kernel.leave.flags);
+	EXPECT_EQ(0, depth());
+}
+
+TEST_F(gate, leave_one_of_two)
+{
+	EXPECT_EQ(0, forkgate_enter(BOTH));
+	EXPECT_EQ(0, forkgate_enter(FILES));
+	header()->closed = BOTH;
+	forkgate_leave(BOTH);
+	EXPECT_EQ(1, kernel.leaves);
+	EXPECT_EQ(MEMORY, kernel.leave.domains);
+	forkgate_leave(FILES);
+	EXPECT_EQ(2, kernel.leaves);
+	EXPECT_EQ(FILES, kernel.leave.domains);
+	EXPECT_EQ(2, kernel.calls);
+}
+
+/* The address and the name of a section */
+TEST_F(gate, site_and_label)
+{
+	__u64 site;
+
+	EXPECT_EQ(0, forkgate_enter(MEMORY));
+	site = my_slot()->site;
+	EXPECT_NE(0, site);
+	EXPECT_NE(site, my_slot()->label_site);
+
+	forkgate_label("1234567890123456789012345");
+	EXPECT_EQ(site, my_slot()->site);
+	EXPECT_EQ(site, my_slot()->label_site);
+	EXPECT_EQ(0, memcmp(my_slot()->label, "123456789012345678901234", 24));
+	EXPECT_EQ(0, my_slot()->outcome);
+
+	/* nothing is left of a longer name */
+	forkgate_label("short");
+	EXPECT_EQ(0, memcmp(my_slot()->label,
+			    "short\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 24));
+	EXPECT_EQ(0, forkgate_enter(MEMORY));
+	EXPECT_NE(site, my_slot()->site);
+	EXPECT_NE(my_slot()->site, my_slot()->label_site);
+	forkgate_label(NULL);
+	EXPECT_EQ(my_slot()->site, my_slot()->label_site);
+	EXPECT_EQ('\0', my_slot()->label[0]);
+}
+
+/*
+ * Tickets
+ */
+
+TEST_F(gate, prepare)
+{
+	EXPECT_EQ(0, forkgate_prepare(BOTH, NULL));
+	EXPECT_EQ(BOTH, kernel.prepare.domains);
+	EXPECT_EQ(0, kernel.prepare.flags);
+	EXPECT_EQ(0, kernel.prepare.abstime);
+	EXPECT_EQ(0, kernel.prepare.attempt);
+	EXPECT_EQ(0, kernel.prepare.outcome);
+	EXPECT_EQ(0, forkgate_release());
+	EXPECT_EQ(1, kernel.releases);
+}
+
+TEST_F(gate, prepare_until)
+{
+	struct timespec limit = { .tv_sec = 12, .tv_nsec = 345678901 };
+
+	EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
+	EXPECT_EQ(FILES, kernel.prepare.domains);
+	EXPECT_EQ(FORKGATE_ABSTIME, kernel.prepare.flags);
+	EXPECT_EQ(12345678901ULL, kernel.prepare.abstime);
+
+	limit.tv_sec = -1;
+	EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
+	EXPECT_EQ(FORKGATE_ABSTIME, kernel.prepare.flags);
+	EXPECT_EQ(0, kernel.prepare.abstime);
+
+	if (sizeof(limit.tv_sec) == 8) {
+		limit.tv_sec = INT64_MAX;
+		EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
+		EXPECT_EQ(FORKGATE_FOREVER, kernel.prepare.abstime);
+		limit.tv_sec = 18446744073;
+		limit.tv_nsec = 709551614;
+		EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
+		EXPECT_EQ(FORKGATE_FOREVER - 1, kernel.prepare.abstime);
+		limit.tv_nsec += 2;
+		EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
+		EXPECT_EQ(FORKGATE_FOREVER, kernel.prepare.abstime);
+	}
+}
+
+TEST_F(gate, prepare_bad_arguments)
+{
+	struct timespec limit = { .tv_sec = 1, .tv_nsec = 1000000000 };
+
+	EXPECT_EQ(EINVAL, forkgate_prepare(0, NULL));
+	EXPECT_EQ(EINVAL, forkgate_prepare(4, NULL));
+	EXPECT_EQ(EINVAL, forkgate_prepare(BOTH, &limit));
+	limit.tv_nsec = -1;
+	EXPECT_EQ(EINVAL, forkgate_prepare(BOTH, &limit));
+	limit.tv_nsec = 0;
+	EXPECT_EQ(EINVAL, forkgate_prepare(0, &limit));
+	EXPECT_EQ(0, kernel.calls);
+}
+
+TEST_F(gate, prepare_fails)
+{
+	static const int errors[] = { ETIMEDOUT, EDEADLK, ENOMEM, ENXIO };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(errors); i++) {
+		kernel.prepare_error = errors[i];
+		EXPECT_EQ(errors[i], forkgate_prepare(BOTH, NULL));
+	}
+	kernel.prepare_error = EALREADY;
+	EXPECT_EQ(0, forkgate_prepare(BOTH, NULL));
+	EXPECT_EQ(0, kernel.releases);
+}
+
+TEST_F(gate, release_fails)
+{
+	kernel.release_error = ENOENT;
+	EXPECT_EQ(ENOENT, forkgate_release());
+	kernel.release_error = ESTALE;
+	EXPECT_EQ(ESTALE, forkgate_release());
+}
+
+/*
+ * Forks
+ */
+
+static struct {
+	int fails;		/* so many more times */
+	int error;
+	unsigned int outcome;
+	int calls;
+} forks;
+
+static pid_t fake_fork(void)
+{
+	forks.calls++;
+	if (forks.fails-- <= 0)
+		return 1234;
+	my_slot()->outcome = forks.outcome;
+	errno = forks.error;
+	return -1;
+}
+
+TEST_F(gate, fork)
+{
+	EXPECT_EQ(1234, fork_prepared(fake_fork));
+	EXPECT_EQ(1, forks.calls);
+	EXPECT_EQ(1, kernel.prepares);
+	EXPECT_EQ(BOTH, kernel.prepare.domains);
+	EXPECT_EQ(0, kernel.prepare.flags);
+	EXPECT_EQ(0, kernel.releases);
+}
+
+TEST_F(gate, fork_tries_again)
+{
+	forks.fails = 3;
+	forks.error = EAGAIN;
+	forks.outcome = FORKGATE_OUTCOME_EXPIRED;
+	kernel.release_error = ENOENT;
+	EXPECT_EQ(1234, fork_prepared(fake_fork));
+	EXPECT_EQ(4, forks.calls);
+	EXPECT_EQ(4, kernel.prepares);
+	EXPECT_EQ(3, kernel.prepare.attempt);
+	EXPECT_EQ(3, kernel.releases);
+}
+
+TEST_F(gate, fork_fails)
+{
+	static const unsigned int outcomes[] = {
+		FORKGATE_OUTCOME_NONE, FORKGATE_OUTCOME_GRANTED,
+		FORKGATE_OUTCOME_TIMEOUT, FORKGATE_OUTCOME_DEADLK,
+		FORKGATE_OUTCOME_UNSAFE,
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(outcomes); i++) {
+		forks.fails = 1;
+		forks.error = EAGAIN + i;
+		forks.outcome = outcomes[i];
+		EXPECT_EQ(-1, fork_prepared(fake_fork));
+		EXPECT_EQ(EAGAIN + (int)i, errno);
+		EXPECT_EQ(i + 1, forks.calls);
+		EXPECT_EQ(i + 1, kernel.releases);
+	}
+}
+
+TEST_F(gate, fork_without_ticket)
+{
+	static const struct {
+		int prepare, error;
+	} cases[] = {
+		{ ETIMEDOUT, EAGAIN }, { EDEADLK, EDEADLK },
+		/* not because of others: fork, the kernel knows more */
+		{ ENOMEM, 0 }, { ENXIO, 0 }, { EFAULT, 0 },
+		/* the program's own ticket */
+		{ EALREADY, 0 },
+	};
+	unsigned int i, calls;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		kernel.prepare_error = cases[i].prepare;
+		errno = 0;
+		calls = forks.calls;
+		if (cases[i].error) {
+			EXPECT_EQ(-1, fork_prepared(fake_fork));
+			EXPECT_EQ(cases[i].error, errno);
+			EXPECT_EQ(calls, forks.calls);
+		} else {
+			EXPECT_EQ(1234, fork_prepared(fake_fork));
+			EXPECT_EQ(calls + 1, forks.calls);
+		}
+	}
+	EXPECT_EQ(0, kernel.releases);
+
+	/* what this call has not taken it does not give back */
+	kernel.prepare_error = EALREADY;
+	forks.fails = 1;
+	forks.outcome = FORKGATE_OUTCOME_GRANTED;
+	EXPECT_EQ(-1, fork_prepared(fake_fork));
+	EXPECT_EQ(0, kernel.releases);
+}
+
+TEST(fork_without_gate)
+{
+	kernel.calls = 0;
+	EXPECT_EQ(1234, fork_prepared(fake_fork));
+	forks.fails = 1;
+	forks.error = EDOM;
+	EXPECT_EQ(-1, fork_prepared(fake_fork));
+	EXPECT_EQ(EDOM, errno);
+	EXPECT_EQ(2, forks.calls);
+	EXPECT_EQ(0, kernel.calls);
+}
+
+/* Only what forks behind the library's back is prepared by the handler. */
+static int prepares_inside;
+
+static pid_t fork_with_handlers(void)
+{
+	int before = kernel.prepares;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(0);
+	prepares_inside = kernel.prepares - before;
+	return pid;
+}
+
+TEST_F(gate, atfork_handler)
+{
+	EXPECT_LT(0, fork_prepared(fork_with_handlers));
+	EXPECT_EQ(0, prepares_inside);
+	EXPECT_LT(0, fork_with_handlers());
+	EXPECT_EQ(1, prepares_inside);
+	EXPECT_EQ(BOTH, kernel.prepare.domains);
+}
+
+TEST_F(gate, atfork_handler_limits_its_wait)
+{
+	struct timespec now;
+	__u64 from, to;
+
+	/* the policy's time-out is the shorter one: that counts by itself */
+	kernel.policy.backstop = 10 * 1000000000ULL;
+	kernel.policy.timeout = 10 * 1000000000ULL;
+	fork_late();
+	EXPECT_EQ(0, kernel.prepare.flags);
+	kernel.policy.backstop = FORKGATE_FOREVER;
+	kernel.policy.timeout = FORKGATE_FOREVER;
+	fork_late();
+	EXPECT_EQ(0, kernel.prepare.flags);
+
+	kernel.policy.backstop = 10 * 1000000000ULL;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	from = now.tv_sec * 1000000000ULL + now.tv_nsec;
+	fork_late();
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	to = now.tv_sec * 1000000000ULL + now.tv_nsec;
+	EXPECT_EQ(FORKGATE_ABSTIME, kernel.prepare.flags);
+	EXPECT_LE(from + kernel.policy.backstop, kernel.prepare.abstime);
+	EXPECT_GE(to + kernel.policy.backstop, kernel.prepare.abstime);
+	EXPECT_EQ(3, kernel.prepares);
+}
+
+TEST_F(gate, vfork)
+{
+	EXPECT_EQ(0, vfork_begin(0));
+	EXPECT_EQ(FILES, kernel.prepare.domains);
+	EXPECT_EQ(0, kernel.prepare.attempt);
+
+	my_slot()->outcome = FORKGATE_OUTCOME_EXPIRED;
+	EXPECT_EQ(0, vfork_begin(EAGAIN));
+	EXPECT_EQ(0, vfork_begin(EAGAIN));
+	EXPECT_EQ(2, kernel.prepare.attempt);
+	EXPECT_EQ(2, kernel.releases);
+
+	my_slot()->outcome = FORKGATE_OUTCOME_GRANTED;
+	errno = 0;
+	EXPECT_EQ(-1, vfork_begin(ENOMEM));
+	EXPECT_EQ(ENOMEM, errno);
+	EXPECT_EQ(3, kernel.releases);
+
+	EXPECT_EQ(0, vfork_begin(0));
+	EXPECT_EQ(0, kernel.prepare.attempt);
+	kernel.prepare_error = ETIMEDOUT;
+	EXPECT_EQ(-1, vfork_begin(0));
+	EXPECT_EQ(EAGAIN, errno);
+}
+
+/* Threads that set themselves up at the same time get one mapping. */
+static void *first_section(void *arg)
+{
+	long bad = forkgate_init(0);
+
+	bad |= forkgate_enter(BOTH);
+	bad |= depth() != 11;
+	forkgate_leave(BOTH);
+	return (void *)bad;
+}
+
+TEST(many_threads)
+{
+	pthread_t threads[16];
+	size_t i;
+	void *bad;
+
+	fine_module();
+	for (i = 0; i < ARRAY_SIZE(threads); i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, first_section,
+					    NULL));
+	for (i = 0; i < ARRAY_SIZE(threads); i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], &bad));
+		EXPECT_EQ(NULL, bad);
+	}
+	EXPECT_EQ(ARRAY_SIZE(threads), kernel.slots);
+	EXPECT_EQ(kernel.opens, kernel.closes);
+	EXPECT_EQ(kernel.opens, kernel.unmaps + 1);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Rule 10: everything that the child needs is allocated before the copy:
+ * failure is the clone's ENOMEM, never a surprise in the child.
+ * Rule 13: memory that user space makes the kernel allocate is charged to its
+ * memory cgroup.
+ */
+#include "forkgate_test.h"
+
+#define GROUP	"/sys/fs/cgroup/forkgate_memory"
+
+FIXTURE(group) {
+	int fds[2];
+};
+
+/* enter_group - move the caller there; "max" is no limit */
+static bool enter_group(const char *max)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%d", getpid());
+	return !fg_write_file(GROUP "/memory.max", max) &&
+	       !fg_write_file(GROUP "/cgroup.procs", text);
+}
+
+static long group_usage(void)
+{
+	char text[32];
+
+	return fg_read_file(GROUP "/memory.current", text, sizeof(text)) > 0 ? atol(text) : -1;
+}
+
+FIXTURE_SETUP(group)
+{
+	if (mkdir(GROUP, 0755) && errno != EEXIST)
+		SKIP(return, "no cgroup v2: %s", strerror(errno));
+	if (access(GROUP "/memory.max", W_OK)) {
+		rmdir(GROUP);
+		SKIP(return, "no memory controller, or not root");
+	}
+	fg_write_file(GROUP "/memory.swap.max", "0");
+	ASSERT_EQ(0, prctl(PR_SET_CHILD_SUBREAPER, 1));
+	ASSERT_EQ(0, pipe(self->fds));
+}
+
+FIXTURE_TEARDOWN(group)
+{
+	fg_write_file(GROUP "/cgroup.kill", "1");
+	wait_until(!rmdir(GROUP) || errno != EBUSY);
+}
+
+/* touch_all - have every slot's page allocated */
+static void touch_all(void)
+{
+	unsigned int n;
+
+	for (n = 0; n < FORKGATE_SLOTS; n += 4096 / FORKGATE_SLOT_SIZE)
+		WRITE_ONCE(fg_slot(n)->reserved, 0);
+}
+
+TEST_F(group, slots_are_charged)
+{
+	long before, after;
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (!enter_group("max"))
+			_exit(1);
+		if (fg_setup() < 0)
+			_exit(2);
+		before = group_usage();
+		touch_all();
+		after = group_usage();
+		_exit(before < 0 || after - before < FORKGATE_SLOTS * FORKGATE_SLOT_SIZE * 3L / 4 ?
+		      3 : 0);
+	}
+	EXPECT_EQ(0, child_exit(pid));
+}
+
+/* Who asks for more than the limit is the one to suffer. */
+TEST_F(group, limit_is_a_limit)
+{
+	char max[32];
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (!enter_group("max") || fg_setup() < 0)
+			_exit(1);
+		snprintf(max, sizeof(max), "%ld", group_usage() + 512 * 1024);
+		if (fg_write_file(GROUP "/memory.max", max))
+			_exit(2);
+		touch_all();
+		_exit(0);
+	}
+	EXPECT_LE(CHILD_SIGNAL, child_exit(pid));
+}
+
+/* A child that uses its gate, tells so, and stays */
+static int use_gate(int fd)
+{
+	if (slot->depth[0] != 1 || gate.head->copy || gate.head->closed)
+		return 1;
+	if (fg_enter(FG_BOTH) || fg_leave(FG_BOTH) || fg_leave(FG_MEMORY))
+		return 2;
+	if (fg_prepare(FG_BOTH) || fg_release())
+		return 3;
+	if (write(fd, "", 1) != 1)
+		return 4;
+	pause();
+	return 5;
+}
+
+/* Children until there is no room for more. None of those that were made may be spoilt. */
+TEST_F(group, children_up_to_the_limit)
+{
+	int status, made = 0, bad = 0;
+	pid_t pid, middle;
+	char byte;
+
+	middle = fork();
+	ASSERT_LE(0, middle);
+	if (!middle) {
+		struct worker other;
+
+		if (!enter_group("33554432") || fg_setup() < 0 || worker_new(&other) ||
+		    fg_enter(FG_MEMORY))
+			_exit(1);
+		for (;;) {
+			pid = syscall(__NR_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+			if (!pid)
+				_exit(use_gate(self->fds[1]));
+			if (pid < 0)
+				_exit(errno == ENOMEM || errno == EAGAIN ? 0 : 2);
+			/* One after the other, so that it is known who asked for too much. */
+			if (read(self->fds[0], &byte, 1) != 1)
+				_exit(3);
+		}
+	}
+	close(self->fds[0]);
+	close(self->fds[1]);
+	ASSERT_TRUE(wait_until(waitpid(middle, &status, WNOHANG) == middle));
+	EXPECT_TRUE((WIFEXITED(status) && !WEXITSTATUS(status)) ||
+		    (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)) {
+		TH_LOG("status %#x", status);
+	}
+	fg_write_file(GROUP "/cgroup.kill", "1");
+	while ((pid = waitpid(-1, &status, __WALL)) > 0) {
+		made++;
+		/* Killed by us or for want of memory */
+		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL) {
+			TH_LOG("a child ended with status %#x", status);
+			bad++;
+		}
+	}
+	EXPECT_LT(10, made);
+	EXPECT_EQ(0, bad);
+}
+
+/*
+ * Every allocation of a clone fails once
+ */
+
+FIXTURE(fail) {
+	struct worker other;
+};
+
+FIXTURE_VARIANT(fail) {
+	unsigned long flags;
+};
+
+FIXTURE_VARIANT_ADD(fail, fork) { .flags = 0 };
+FIXTURE_VARIANT_ADD(fail, files) { .flags = CLONE_FILES };
+FIXTURE_VARIANT_ADD(fail, vfork) { .flags = CLONE_VM | CLONE_VFORK };
+
+FIXTURE_SETUP(fail)
+{
+	if (access("/proc/self/fail-nth", W_OK))
+		SKIP(return, "this kernel has no fault injection");
+	/* Failing allocations that may sleep, of any order, is what this is about. */
+	if (fg_write_file("/sys/kernel/debug/failslab/ignore-gfp-wait", "N"))
+		SKIP(return, "this kernel has no failslab");
+	fg_write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N");
+	fg_write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0");
+	ASSERT_LE(0, fg_setup());
+	ASSERT_EQ(0, worker_new(&self->other));
+}
+
+FIXTURE_TEARDOWN(fail)
+{
+}
+
+static int child_works(void)
+{
+	if (slot->depth[0] != 1 || gate.head->copy || gate.head->closed || fg_state().threads != 1)
+		return 1;
+	return fg_leave(FG_MEMORY) || fg_register() < 0 || fg_prepare(FG_BOTH) || fg_release() ?
+	       2 : 0;
+}
+
+static long fail_fork(unsigned long flags)
+{
+	static char stack[65536] __attribute__((aligned(16)));
+	pid_t pid;
+
+	if (!(flags & CLONE_VM))
+		return raw_fork(flags, child_works);
+	pid = clone(spawn_vm_main, stack + sizeof(stack), flags | SIGCHLD, child_nothing);
+	return pid < 0 ? -errno : pid;
+}
+
+TEST_F(fail, each_allocation_of_a_clone)
+{
+	char text[16];
+	int n, fd, failed = 0;
+	long pid;
+
+	fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, fg_enter(FG_MEMORY));
+	for (n = 1; n < 5000; n++) {
+		snprintf(text, sizeof(text), "%d", n);
+		ASSERT_LT(0, pwrite(fd, text, strlen(text), 0));
+		pid = fail_fork(variant->flags);
+		memset(text, 0, sizeof(text));
+		ASSERT_LT(0, pread(fd, text, sizeof(text) - 1, 0));
+		ASSERT_LT(0, pwrite(fd, "0", 1, 0));
+		if (pid > 0) {
+			EXPECT_EQ(0, child_exit(pid));
+		} else {
+			EXPECT_TRUE(pid == -ENOMEM || pid == -EAGAIN);
+			failed++;
+		}
+		EXPECT_EQ(0, gate.head->closed);
+		EXPECT_EQ(0, fg_state().forkers);
+		/* Not all were used up: that was the last one. */
+		if (atoi(text))
+			break;
+	}
+	EXPECT_LT(n, 5000);
+	EXPECT_LT(0, failed);
+	TH_LOG("%d allocations, %d clones failed", n, failed);
+	EXPECT_EQ(0, run(&self->other, job_tryenter, ARG(FG_BOTH)));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Rule 8: a signal restarts the clone as an interrupted fork always does; the
+ * forker keeps its place for a while, so that periodic signals cannot starve
+ * it; SIGKILL kills, SIGSTOP stops and the freezer freezes.
+ */
+#include "forkgate_test.h"
+
+FIXTURE(sig) {
+	struct worker holder, forker, other;
+};
+
+FIXTURE_SETUP(sig)
+{
+	ASSERT_LE(0, fg_setup());
+	ASSERT_EQ(0, worker_new(&self->holder));
+	ASSERT_EQ(0, worker_new(&self->forker));
+	ASSERT_EQ(0, worker_new(&self->other));
+}
+
+FIXTURE_TEARDOWN(sig)
+{
+}
+
+static int runs;		/* how often a handler ran */
+static long handler_child;
+static int handler_stay;	/* the handler stays until this is 0 */
+
+static void handler(int signo)
+{
+	__atomic_add_fetch(&runs, 1, __ATOMIC_SEQ_CST);
+	while (READ_ONCE(handler_stay))
+		fg_futex(&handler_stay, FUTEX_WAIT, 1, NULL);
+}
+
+static void handler_forks(int signo)
+{
+	__atomic_add_fetch(&runs, 1, __ATOMIC_SEQ_CST);
+	WRITE_ONCE(handler_child, raw_fork(0, child_whole));
+}
+
+static void handle(void (*function)(int), int flags)
+{
+	struct sigaction action = { .sa_handler = function, .sa_flags = flags };
+
+	sigaction(SIGUSR1, &action, NULL);
+}
+
+static void leave_handler(void)
+{
+	WRITE_ONCE(handler_stay, 0);
+	fg_futex(&handler_stay, FUTEX_WAKE, INT_MAX, NULL);
+}
+
+static int interrupt(struct worker *worker)
+{
+	return syscall(__NR_tgkill, getpid(), worker->tid, SIGUSR1);
+}
+
+/*
+ * Handlers
+ */
+
+FIXTURE(handler) {
+	struct worker holder, forker, other;
+};
+
+FIXTURE_VARIANT(handler) {
+	int flags;
+	struct fork_how *how;
+};
+
+FIXTURE_VARIANT_ADD(handler, restart) { .flags = SA_RESTART, .how = &fork_both };
+FIXTURE_VARIANT_ADD(handler, no_restart) { .flags = 0, .how = &fork_both };
+FIXTURE_VARIANT_ADD(handler, files) { .flags = 0, .how = &fork_files };
+FIXTURE_VARIANT_ADD(handler, memory) { .flags = 0, .how = &fork_memory };
+
+FIXTURE_SETUP(handler)
+{
+	ASSERT_LE(0, fg_setup());
+	ASSERT_EQ(0, worker_new(&self->holder));
+	ASSERT_EQ(0, worker_new(&self->forker));
+	ASSERT_EQ(0, worker_new(&self->other));
+}
+
+FIXTURE_TEARDOWN(handler)
+{
+}
+
+TEST_F(handler, runs_during_the_wait)
+{
+	int i;
+
+	handle(handler, variant->flags);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_BOTH)));
+	start(&self->forker, job_fork, variant->how);
+	for (i = 1; i <= 5; i++) {
+		ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+		ASSERT_EQ(0, interrupt(&self->forker));
+		ASSERT_TRUE(wait_until(READ_ONCE(runs) == i));
+	}
+	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	EXPECT_EQ(1, fg_state().phases);
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_BOTH)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(1, fg_state().forks);
+	EXPECT_EQ(0, gate.head->closed);
+}
+
+TEST_F(handler, may_fork)
+{
+	handle(handler_forks, variant->flags);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_BOTH)));
+	start(&self->forker, job_fork, variant->how);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, interrupt(&self->forker));
+	ASSERT_TRUE(wait_until(READ_ONCE(runs) == 1));
+	/* Now the handler's own fork waits. */
+	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	EXPECT_EQ(0, READ_ONCE(handler_child));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_BOTH)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(0, child_exit(handler_child));
+	EXPECT_EQ(0, gate.head->closed);
+	EXPECT_EQ(0, fg_state().forkers);
+}
+
+/*
+ * The place
+ */
+
+static void keep_place_for(uint64_t time)
+{
+	struct forkgate_policy policy = fg_policy();
+
+	policy.ticket_hold = time;
+	fg_set_policy(&policy);
+}
+
+/* While the handler runs, newcomers are still kept out for the fork. */
+TEST_F(sig, place_is_kept)
+{
+	handle(handler, 0);
+	WRITE_ONCE(handler_stay, 1);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
+	start(&self->forker, job_fork, &fork_both);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, interrupt(&self->forker));
+	ASSERT_TRUE(wait_until(READ_ONCE(runs) == 1));
+	EXPECT_EQ(1, fg_state().forkers);
+	EXPECT_EQ(FG_BOTH, gate.head->closed);
+	EXPECT_EQ(-EBUSY, run(&self->other, job_tryenter, ARG(FG_MEMORY)));
+	leave_handler();
+	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	EXPECT_EQ(1, fg_state().phases);
+	EXPECT_EQ(0, fg_state().expired);
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+}
+
+/* The holder leaves meanwhile: nothing is granted to a thread that is not there, and nothing hangs. */
+TEST_F(sig, place_is_kept_while_all_leave)
+{
+	handle(handler, 0);
+	WRITE_ONCE(handler_stay, 1);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
+	start(&self->forker, job_fork, &fork_both);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, interrupt(&self->forker));
+	ASSERT_TRUE(wait_until(READ_ONCE(runs) == 1));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	start(&self->other, job_enter, ARG(FG_MEMORY));
+	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	leave_handler();
+	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(0, finish(&self->other));
+}
+
+/* But not for ever: a handler that does not return must not keep the others out. */
+TEST_F(sig, place_runs_out)
+{
+	keep_place_for(FG_MILLISECOND);
+	handle(handler, 0);
+	WRITE_ONCE(handler_stay, 1);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
+	start(&self->forker, job_fork, &fork_both);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, interrupt(&self->forker));
+	ASSERT_TRUE(wait_until(READ_ONCE(runs) == 1));
+	EXPECT_EQ(0, run(&self->other, job_enter, ARG(FG_MEMORY)));
+	EXPECT_TRUE(wait_until(fg_state().expired == 1));
+	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate.head->closed);
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
+	leave_handler();
+	/* It starts anew, and is a good fork like any other. */
+	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	EXPECT_EQ(2, fg_state().phases);
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(FORKGATE_OUTCOME_GRANTED, run(&self->forker, job_outcome, NULL));
+}
+
+TEST_F(sig, no_place_is_kept_without_ticket_hold)
+{
+	keep_place_for(0);
+	handle(handler, 0);
+	WRITE_ONCE(handler_stay, 1);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
+	start(&self->forker, job_fork, &fork_both);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, interrupt(&self->forker));
+	ASSERT_TRUE(wait_until(READ_ONCE(runs) == 1));
+	EXPECT_EQ(0, run(&self->other, job_enter, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
+	leave_handler();
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+}
+
+/* Its time asleep counts across restarts: signals do not turn a backstop into for ever. */
+TEST_F(sig, backstop_counts_across_restarts)
+{
+	struct forkgate_policy policy = fg_policy();
+	int i;
+
+	policy.backstop = 200 * FG_MILLISECOND;
+	ASSERT_EQ(0, fg_set_policy(&policy));
+	handle(handler, 0);
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	start(&self->forker, job_fork, &fork_both);
+	for (i = 0; i < 100000 && busy(&self->forker); i++) {
+		interrupt(&self->forker);
+		fg_nap(~0ULL);
+	}
+	EXPECT_EQ(-EAGAIN, finish(&self->forker));
+	EXPECT_EQ(FORKGATE_OUTCOME_TIMEOUT, run(&self->forker, job_outcome, NULL));
+}
+
+/* A profiler's periodic signal does not starve the fork. */
+static int stop;
+
+static long job_enter_on(void *unused)
+{
+	while (!READ_ONCE(stop)) {
+		long ret = job_hold(ARG(FG_MEMORY));
+
+		if (!ret)
+			ret = job_drop(ARG(FG_MEMORY));
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static long job_fork_profiled(void *unused)
+{
+	/* A fork that takes longer than the period never ends, also without us. */
+	const char *slow = getenv("KSELFTEST_SLOW");
+	const long period = 20000000L * (slow && atoi(slow) > 1 ? atoi(slow) : 1);
+	struct itimerspec time = {
+		.it_interval.tv_sec = period / 1000000000,
+		.it_interval.tv_nsec = period % 1000000000,
+		.it_value.tv_nsec = 1000000,
+	};
+	struct sigevent event = {
+		.sigev_notify = SIGEV_THREAD_ID,
+		.sigev_signo = SIGUSR1,
+		._sigev_un._tid = fg_gettid(),
+	};
+	timer_t timer;
+	int i, status = 0;
+
+	if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &time, NULL))
+		return -errno;
+	for (i = 0; i < 20 && !status; i++)
+		status = child_exit(raw_fork(0, child_whole));
+	timer_delete(timer);
+	return status;
+}
+
+TEST_F(sig, periodic_signals_do_not_starve)
+{
+	handle(handler, SA_RESTART);
+	start(&self->holder, job_enter_on, NULL);
+	start(&self->other, job_enter_on, NULL);
+	EXPECT_EQ(0, run(&self->forker, job_fork_profiled, NULL));
+	WRITE_ONCE(stop, 1);
+	EXPECT_EQ(0, finish(&self->holder));
+	EXPECT_EQ(0, finish(&self->other));
+	EXPECT_LT(0, runs);
+}
+
+/* Ignored and blocked signals do not interrupt at all. */
+static long job_fork_blocking_signals(void *how)
+{
+	sigset_t all, old;
+	long ret;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	ret = job_fork(how);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return ret;
+}
+
+TEST_F(sig, blocked_signals_are_for_later)
+{
+	handle(handler, 0);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
+	start(&self->forker, job_fork_blocking_signals, &fork_both);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, interrupt(&self->forker));
+	EXPECT_TRUE(fg_waiting(&self->forker, 1));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(1, runs);
+}
+
+/*
+ * Stop, freeze, kill: seen from outside
+ */
+
+/* A process with a holder, a fork that waits and a newcomer; goes on when the pipe says so */
+static int scenario(int ready, int go)
+{
+	struct worker holder, forker, newcomer;
+	char byte;
+
+	if (fg_setup() < 0 || worker_new(&holder) || worker_new(&forker) || worker_new(&newcomer))
+		return 1;
+	if (run(&holder, job_hold, ARG(FG_MEMORY)))
+		return 2;
+	start(&forker, job_fork_blocking_signals, &fork_both);
+	if (!wait_until(fg_waiting(&forker, 1)))
+		return 3;
+	start(&newcomer, job_enter, ARG(FG_MEMORY));
+	if (!wait_until(fg_state().blocked == 1 && fg_asleep(newcomer.tid)))
+		return 4;
+	if (write(ready, "", 1) != 1 || read(go, &byte, 1) != 1)
+		return 5;
+	if (!wait_until(fg_waiting(&forker, 1) && fg_state().blocked == 1))
+		return 6;
+	if (run(&holder, job_drop, ARG(FG_MEMORY)))
+		return 7;
+	if (finish_fork(&forker))
+		return 8;
+	if (finish(&newcomer))
+		return 9;
+	return 0;
+}
+
+FIXTURE(process) {
+	pid_t pid;
+	int ready[2], go[2];
+};
+
+FIXTURE_SETUP(process)
+{
+	char byte;
+
+	ASSERT_EQ(0, pipe(self->ready));
+	ASSERT_EQ(0, pipe(self->go));
+	self->pid = fork();
+	ASSERT_LE(0, self->pid);
+	if (!self->pid)
+		_exit(scenario(self->ready[1], self->go[0]));
+	close(self->ready[1]);
+	ASSERT_EQ(1, read(self->ready[0], &byte, 1)) {
+		TH_LOG("scenario ended with %d", child_exit(self->pid));
+	}
+}
+
+FIXTURE_TEARDOWN(process)
+{
+	kill(self->pid, SIGKILL);
+	kill(self->pid, SIGCONT);
+}
+
+TEST_F(process, waits_on)
+{
+	ASSERT_EQ(1, write(self->go[1], "", 1));
+	EXPECT_EQ(0, child_exit(self->pid));
+}
+
+TEST_F(process, stops_and_continues)
+{
+	int status, i;
+
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, kill(self->pid, SIGSTOP));
+		ASSERT_EQ(self->pid, waitpid(self->pid, &status, WUNTRACED));
+		ASSERT_TRUE(WIFSTOPPED(status));
+		ASSERT_EQ(0, kill(self->pid, SIGCONT));
+		ASSERT_EQ(self->pid, waitpid(self->pid, &status, WCONTINUED));
+		ASSERT_TRUE(WIFCONTINUED(status));
+	}
+	ASSERT_EQ(1, write(self->go[1], "", 1));
+	EXPECT_EQ(0, child_exit(self->pid));
+}
+
+TEST_F(process, is_killed)
+{
+	ASSERT_EQ(0, kill(self->pid, SIGKILL));
+	EXPECT_EQ(CHILD_SIGNAL + SIGKILL, child_exit(self->pid));
+}
+
+TEST_F(process, is_killed_while_stopped)
+{
+	int status;
+
+	ASSERT_EQ(0, kill(self->pid, SIGSTOP));
+	ASSERT_EQ(self->pid, waitpid(self->pid, &status, WUNTRACED));
+	ASSERT_EQ(0, kill(self->pid, SIGKILL));
+	EXPECT_EQ(CHILD_SIGNAL + SIGKILL, child_exit(self->pid));
+}
+
+#define FREEZER		"/sys/fs/cgroup/forkgate_freezer"
+
+static bool frozen(int yes)
+{
+	char text[256];
+
+	if (fg_read_file(FREEZER "/cgroup.events", text, sizeof(text)) <= 0)
+		return false;
+	return strstr(text, yes ? "frozen 1" : "frozen 0");
+}
+
+TEST_F(process, freezes_and_thaws)
+{
+	char text[32];
+	int i;
+
+	if (mkdir(FREEZER, 0755) && errno != EEXIST)
+		SKIP(return, "no cgroup v2: %s", strerror(errno));
+	snprintf(text, sizeof(text), "%d", self->pid);
+	if (fg_write_file(FREEZER "/cgroup.procs", text)) {
+		rmdir(FREEZER);
+		SKIP(return, "cannot enter a cgroup");
+	}
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, fg_write_file(FREEZER "/cgroup.freeze", "1"));
+		EXPECT_TRUE(wait_until(frozen(1)));
+		ASSERT_EQ(0, fg_write_file(FREEZER "/cgroup.freeze", "0"));
+		EXPECT_TRUE(wait_until(frozen(0)));
+	}
+	ASSERT_EQ(1, write(self->go[1], "", 1));
+	EXPECT_EQ(0, child_exit(self->pid));
+	rmdir(FREEZER);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Rule 15: unloading is refused while gates exist or forks are in flight. Here
+ * the refusals; loading and unloading under load is another test's matter.
+ *
+ * The module must be loaded as a module. Should it let itself be unloaded,
+ * all further tests fail.
+ */
+#include "forkgate_test.h"
+
+static long unload(void)
+{
+	return syscall(__NR_delete_module, "forkgate", O_NONBLOCK) ? -errno : 0;
+}
+
+FIXTURE(loaded) {
+	struct worker holder, forker;
+};
+
+FIXTURE_SETUP(loaded)
+{
+	if (geteuid())
+		SKIP(return, "not root: cannot unload a module");
+	if (access("/sys/module/forkgate/refcnt", R_OK))
+		SKIP(return, "forkgate is not a module here");
+	ASSERT_LE(0, fg_setup());
+	ASSERT_EQ(0, worker_new(&self->holder));
+	ASSERT_EQ(0, worker_new(&self->forker));
+}
+
+FIXTURE_TEARDOWN(loaded)
+{
+	steps_reset();
+}
+
+TEST_F(loaded, refused_while_open_and_mapped)
+{
+	EXPECT_EQ(-EWOULDBLOCK, unload());
+	EXPECT_EQ(0, child_exit(run(&self->forker, job_fork, &fork_both)));
+}
+
+TEST_F(loaded, refused_while_mapped)
+{
+	close(gate.fd);
+	gate.msync = true;
+	EXPECT_EQ(-EWOULDBLOCK, unload());
+	EXPECT_EQ(0, child_exit(run(&self->forker, job_fork, &fork_both)));
+}
+
+TEST_F(loaded, refused_while_open)
+{
+	ASSERT_EQ(0, munmap(gate.head, FORKGATE_MAP_SIZE));
+	EXPECT_EQ(-EWOULDBLOCK, unload());
+	ASSERT_EQ(0, fg_map());
+}
+
+TEST_F(loaded, refused_while_a_fork_waits)
+{
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_BOTH)));
+	start(&self->forker, job_fork, &fork_both);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	EXPECT_EQ(-EWOULDBLOCK, unload());
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_BOTH)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+}
+
+static int vfork_ready, vfork_go;
+
+static int child_stays(void)
+{
+	/* Its copy of the descriptor would do to keep the module. */
+	close(gate.fd);
+	WRITE_ONCE(vfork_ready, 1);
+	while (!READ_ONCE(vfork_go))
+		fg_futex(&vfork_go, FUTEX_WAIT, 0, NULL);
+	return 0;
+}
+
+static long job_vfork(void *unused)
+{
+	pid_t pid = vfork();
+
+	if (!pid)
+		_exit(child_stays());
+	return pid < 0 ? -errno : pid;
+}
+
+/* Neither mapped nor open any more, but a vfork has yet to return through the module. */
+TEST_F(loaded, refused_while_a_vfork_is_in_flight)
+{
+	start(&self->forker, job_vfork, NULL);
+	ASSERT_TRUE(wait_until(READ_ONCE(vfork_ready)));
+	ASSERT_EQ(0, munmap(gate.head, FORKGATE_MAP_SIZE));
+	close(gate.fd);
+	EXPECT_EQ(-EWOULDBLOCK, unload());
+	WRITE_ONCE(vfork_go, 1);
+	fg_futex(&vfork_go, FUTEX_WAKE, 1, NULL);
+	EXPECT_EQ(0, finish_fork(&self->forker));
+}
+
+/* The same for a fork between its copy and its return. */
+TEST_F(loaded, refused_while_a_fork_is_in_flight)
+{
+	if (!fg_has_steps())
+		SKIP(return, NO_STEPS);
+	ASSERT_EQ(0, steps_reset());
+	ASSERT_EQ(0, step("copied", "hold"));
+	start(&self->forker, job_fork, &fork_both);
+	ASSERT_TRUE(wait_until(step_waiting("copied") == 1));
+	ASSERT_EQ(0, munmap(gate.head, FORKGATE_MAP_SIZE));
+	close(gate.fd);
+	EXPECT_EQ(-EWOULDBLOCK, unload());
+	ASSERT_EQ(0, step("copied", "go"));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+}
+
+TEST_HARNESS_MAIN
