@@ -202,9 +202,7 @@ struct fg_slot_page {
 	struct fg_thread *owner[FG_SLOTS_PER_PAGE];
 };
 
-/**
- * struct fg_stats - counters of a gate, as in struct forkgate_state
- */
+/* Counters of a gate, as in struct forkgate_state */
 struct fg_stats {
 	u64 forks;
 	u64 phases;

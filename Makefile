@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# The one entrance to building, checking and installing forkgate; "make help"
+# lists what it can do. It must not know how a part is built: that is in the
+# part's own Makefile or script.
+
+MAKEFLAGS += --no-print-directory
+testhost := tools/testhost
+
+.PHONY: module
+# Variables of the command line are in the environment of what is run here.
+module: ## build the module [KVER=RELEASE|KDIR=FOLDER] [DEBUG=1]
+	@tools/kmod build
+
+.PHONY: lib selftests programs
+lib: ## build the library
+	@set -e; for dir in $(parts); do $(MAKE) -C $$dir; done
+
+# The tests need the framework that comes with the kernel's source.
+test_dirs = $(patsubst %/Makefile,%,$(wildcard selftests/Makefile selftests/*/Makefile))
+selftests: lib ## build the tests
+	@$(testhost)/kernel fetch source
+	@set -e; dir=$$($(testhost)/kernel path source)/tools/testing/selftests; \
+	for part in $(test_dirs); do $(MAKE) -C $$part KSELFTEST_DIR=$$dir; done
+
+programs: lib
+	@$(MAKE) -C tools/demo
+
+.PHONY: setup demo check check-all lint model bench
+setup: ## install the Debian packages that demo and check need
+	@tools/setup
+
+demo: setup programs ## show what the gate does, in a virtual machine [FORKS=1000]
+	@echo "Booting a virtual machine; the table takes up to five minutes after that."
+	@$(testhost)/run --kernel 6.12 --timeout 1800 -- tools/demo/table build/demo
+
+check: setup ## build everything and test it on kernel 6.12
+	@tools/check basic
+
+check-all: setup ## the same, on all kernels, with all checkers, and the model
+	@tools/check all
+
+lint: setup ## check the sources and the documentation
+	@tools/lint/run
+
+model: setup ## check the protocol's model
+	@tools/model/run
+
+bench: setup lib ## measure what sections and forks cost
+	@tools/bench/run
+
+# ---- installing ----
+
+PREFIX ?= /usr/local
+INCLUDEDIR ?= $(PREFIX)/include
+LIBDIR ?= $(PREFIX)/lib
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+UDEVDIR ?= $(PREFIX)/lib/udev/rules.d
+export DESTDIR PREFIX INCLUDEDIR LIBDIR BINDIR MANDIR UDEVDIR
+
+parts := $(patsubst %/Makefile,%,$(wildcard tools/lib/Makefile tools/forkgate/Makefile))
+pages := $(wildcard tools/man/*.[1-8])
+rule := 60-forkgate.rules
+
+.PHONY: install install-module install-user uninstall clean help
+install: install-module ## install [DESTDIR=] [PREFIX=/usr/local] [KVER=]
+	@$(MAKE) install-user
+	@[ -n "$(DESTDIR)" ] || echo "Installed. To load the module now: modprobe forkgate"
+
+install-module: ## install the module alone
+	@tools/kmod install || { echo "Without the module: make install-user" >&2; exit 1; }
+
+install-user: lib ## install the library, headers, manual pages and udev rule
+	@set -e; for dir in $(parts); do $(MAKE) -C $$dir install; done
+	install -D -m 644 packaging/$(rule) $(DESTDIR)$(UDEVDIR)/$(rule)
+	@set -e; for page in $(pages); do \
+		install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}; \
+	done
+	@[ -n "$(DESTDIR)" ] || ldconfig
+
+uninstall: ## undo install (the same DESTDIR, PREFIX and KVER)
+	@tools/kmod uninstall
+	@set -e; for dir in $(parts); do $(MAKE) -C $$dir uninstall; done
+	rm -f $(DESTDIR)$(UDEVDIR)/$(rule)
+	@for page in $(pages); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}; done
+	@[ -n "$(DESTDIR)" ] || ldconfig
+
+clean: ## remove what was built; kernels stay in the cache of tools/testhost/kernel
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
