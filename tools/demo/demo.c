@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
@@ -233,12 +234,14 @@ static void copy(pid_t (*by)(int (*)(void)), int (*child)(void))
 	}
 }
 
-/* busy: a program, a script, is written and run while other threads fork. */
+/* busy: a script is written and run, while other threads fork. */
+static sem_t written;	/* once for each script that is being written */
+
 static void *busy_worker(void *unused)
 {
 	pid_t pid;
 
-	while (!stop) {
+	while (sem_wait(&written) || !stop) {
 		pid = fork();
 		if (pid < 0)
 			error(2, errno, "fork");
@@ -247,7 +250,6 @@ static void *busy_worker(void *unused)
 			_exit(0);
 		}
 		waitpid(pid, NULL, 0);
-		pass(10);
 	}
 	return NULL;
 }
@@ -263,9 +265,10 @@ static void write_program(const char *path, const char *text)
 	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0700);
 	if (fd < 0)
 		error(2, errno, "%s", path);
+	sem_post(&written);
 	if (write(fd, text, half) < 0)
 		error(2, errno, "%s", path);
-	pass(1);
+	pass(3);
 	if (write(fd, text + half, strlen(text) - half) < 0 || close(fd))
 		error(2, errno, "%s", path);
 	leave(FORKGATE_FILES);
@@ -324,6 +327,7 @@ int main(int argc, char **argv)
 		row++;
 	if (argc != 4 || !row->name)
 		error(2, 0, "usage: demo ROW without|with FORKS");
+	sem_init(&written, 0, 0);
 	closefrom(STDERR_FILENO + 1);
 	gated = !strcmp(argv[2], "with");
 	forks = strtoul(argv[3], NULL, 10);
@@ -342,6 +346,8 @@ int main(int argc, char **argv)
 	else
 		busy();
 	stop = true;
+	for (i = 0; i < WORKERS; i++)
+		sem_post(&written);
 	for (i = 0; i < WORKERS; i++)
 		pthread_join(workers[i], NULL);
 	printf("%lu %lu\n", done_bad, done_forks);
