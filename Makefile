@@ -11,16 +11,19 @@ testhost := tools/testhost
 module: ## build the module [KVER=RELEASE|KDIR=FOLDER] [DEBUG=1]
 	@tools/kmod build
 
-.PHONY: lib selftests programs
+.PHONY: lib selftests native programs
 lib: ## build the library
 	@set -e; for dir in $(parts); do $(MAKE) -C $$dir; done
 
 # The tests need the framework that comes with the kernel's source.
-test_dirs = $(patsubst %/Makefile,%,$(wildcard selftests/Makefile selftests/*/Makefile))
+framework = KSELFTEST_DIR="$$($(testhost)/kernel path source)/tools/testing/selftests"
+test_dirs := $(patsubst %/Makefile,%,$(wildcard selftests/Makefile selftests/*/Makefile))
 selftests: lib ## build the tests
 	@$(testhost)/kernel fetch source
-	@set -e; dir=$$($(testhost)/kernel path source)/tools/testing/selftests; \
-	for part in $(test_dirs); do $(MAKE) -C $$part KSELFTEST_DIR=$$dir; done
+	@set -e; for dir in $(test_dirs); do $(MAKE) -C $$dir $(framework); done
+
+native: selftests ## run the tests that need no module, on this machine
+	@$(MAKE) -C selftests/lib $(framework) run-native
 
 programs: lib
 	@$(MAKE) -C tools/demo

@@ -148,7 +148,6 @@ struct fg_gate;
  * @node: in gate->threads while linked; under gate->lock
  * @linked: under gate->lock
  * @slot: its slot, or FG_NO_SLOT; under gate->lock
- * @owns_slot: false in a vfork child that stands for its parent's slot
  * @stand_in: the vfork child that stands for this thread's slot, not a
  *	reference, valid while that child is linked; under gate->lock
  * @stands_for: the other direction, likewise
@@ -174,7 +173,6 @@ struct fg_thread {
 	struct list_head node;
 	bool linked;
 	int slot;
-	bool owns_slot;
 	struct fg_thread *stand_in;
 	struct fg_thread *stands_for;
 	struct fg_fork fork;

@@ -144,7 +144,7 @@ void fg_thread_stand_in(struct fg_thread *parent, struct fg_thread *child,
 	unsigned long irq;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (!gate->dead && parent->linked && parent->slot != FG_NO_SLOT) {
+	if (!gate->dead && parent->linked) {
 		child->slot = parent->slot;
 		child->stands_for = parent;
 		parent->stand_in = child;
@@ -195,22 +195,25 @@ struct fg_thread *fg_thread_get(struct fg_gate *gate)
 	return ERR_PTR(-ENXIO);
 }
 
-/* The slot that @thr leaves; gate->lock is held. */
+/* @thr goes, and its slot unless others count there; gate->lock is held. */
 static void fg_slot_free(struct fg_gate *gate, struct fg_thread *thr)
 {
-	struct fg_slot_page *page = gate->pages[thr->slot / FG_SLOTS_PER_PAGE];
-	u32 bit = thr->slot % FG_SLOTS_PER_PAGE;
+	struct fg_thread *parent = thr->stands_for, *child = thr->stand_in;
+	struct fg_slot_page *page;
+	u32 bit;
 
-	if (thr->stands_for) {
-		thr->stands_for->stand_in = thr->stand_in;
-		if (thr->stand_in)
-			thr->stand_in->stands_for = thr->stands_for;
+	if (parent)
+		parent->stand_in = child;
+	if (child)
+		child->stands_for = parent;
+	if (parent || thr->slot == FG_NO_SLOT)
 		return;
-	}
-	if (thr->stand_in) {
+
+	page = gate->pages[thr->slot / FG_SLOTS_PER_PAGE];
+	bit = thr->slot % FG_SLOTS_PER_PAGE;
+	if (child) {
 		/* The vfork child lives on, the slot is its own from now on */
-		thr->stand_in->stands_for = NULL;
-		page->owner[bit] = thr->stand_in;
+		page->owner[bit] = child;
 		return;
 	}
 	memset(&page->slots[bit], 0, sizeof(page->slots[bit]));
@@ -263,8 +266,7 @@ void fg_thread_unlink(struct fg_thread *thr, bool gone)
 	raw_spin_lock(&fg_thread_table.lock);
 	hash_del_rcu(&thr->hash);
 	raw_spin_unlock(&fg_thread_table.lock);
-	if (thr->slot != FG_NO_SLOT)
-		fg_slot_free(gate, thr);
+	fg_slot_free(gate, thr);
 	thr->slot = FG_NO_SLOT;
 	fg_phase_leave(gate, thr);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
@@ -281,7 +283,8 @@ void fg_thread_unlink(struct fg_thread *thr, bool gone)
 }
 
 /*
- * Give the linked @thr a slot; gate->lock is held.
+ * Give the linked @thr a slot; gate->lock is held. A vfork child takes it for
+ * its parent, who goes on counting where the child began.
  * Return: 0, -ENOSPC, or -EAGAIN with the index of a page to allocate first.
  */
 static int fg_slot_take(struct fg_gate *gate, struct fg_thread *thr, u32 *index)
@@ -299,13 +302,16 @@ static int fg_slot_take(struct fg_gate *gate, struct fg_thread *thr, u32 *index)
 	if (*index == FG_SLOT_PAGES)
 		return -ENOSPC;
 
+	while (thr->stands_for)
+		thr = thr->stands_for;
 	bit = __ffs64(~page->used);
 	memset(&page->slots[bit], 0, sizeof(page->slots[bit]));
 	page->slots[bit].tid = fg_thread_tid(thr->task);
 	page->used |= BIT_ULL(bit);
 	page->owner[bit] = thr;
-	thr->slot = *index * FG_SLOTS_PER_PAGE + bit;
-	gate->top = max_t(u32, gate->top, thr->slot + 1);
+	for (; thr; thr = thr->stand_in)
+		thr->slot = *index * FG_SLOTS_PER_PAGE + bit;
+	gate->top = max_t(u32, gate->top, *index * FG_SLOTS_PER_PAGE + bit + 1);
 	gate->nr_threads++;
 	return 0;
 }

@@ -797,7 +797,10 @@ static long job_scribble(void *unused)
 	return 0;
 }
 
-/* One thread writes garbage everywhere while others enter and fork: whatever comes back, the kernel survives. */
+/*
+ * One thread writes garbage everywhere while others enter and fork: whatever
+ * comes back, the kernel survives.
+ */
 TEST_F(scribble, garbage_everywhere)
 {
 	struct forkgate_policy policy = {

@@ -154,7 +154,10 @@ TEST_F(circle, ticket_beside_a_section)
 	EXPECT_EQ(0, run(&self->b, job_leave, ARG(FG_MEMORY)));
 }
 
-/* The holder of a ticket clones for more than it has, and meets a forker that waits for its section. */
+/*
+ * The holder of a ticket clones for more than it has, and meets a forker that
+ * waits for its section.
+ */
 TEST_F(circle, ticket_that_widens)
 {
 	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FG_FILES)));
@@ -243,7 +246,10 @@ TEST_F(circle, proceed_with_prepare)
 	EXPECT_EQ(0, run(&self->a, job_leave, ARG(FG_MEMORY)));
 }
 
-/* A signal handler that forks inside a section while its thread's own fork waits: no circle with itself. */
+/*
+ * A signal handler that forks inside a section while its thread's own fork
+ * waits: no circle with itself.
+ */
 static long handler_result;
 
 static void handler_forks(int signo)
@@ -340,7 +346,10 @@ TEST_F(circle, through_a_level_not_admitted)
 	EXPECT_EQ(0, run(&self->c, job_leave, ARG(FG_FILES)));
 }
 
-/* A fork interrupted by a signal waits for nobody while its handler runs: no circle through that. */
+/*
+ * A fork interrupted by a signal waits for nobody while its handler runs: no
+ * circle through that.
+ */
 static void handler_stays_inside(int signo)
 {
 	if (fg_enter(FG_MEMORY))

@@ -583,7 +583,10 @@ TEST_F(child, starts_clean)
 	EXPECT_EQ(2, self->forker.slot->depth[0]);
 }
 
-/* The same after a wait, with blocked newcomers, other forkers and holders of the other domain around. */
+/*
+ * The same after a wait, with blocked newcomers, other forkers and holders of
+ * the other domain around.
+ */
 TEST_F(child, starts_clean_after_a_wait)
 {
 	unsigned int needs = variant->flags & CLONE_FILES ? FG_MEMORY : FG_BOTH;

@@ -87,13 +87,19 @@ static inline uint64_t now_ms(void)
 	return now.tv_sec * 1000ULL + now.tv_nsec / 1000000;
 }
 
-/* fg_limit - the moment at which a wait that starts now gives up */
-static inline uint64_t fg_limit(void)
+/* fg_slow - how much longer things take on this kernel */
+static inline int fg_slow(void)
 {
 	const char *slow = getenv("KSELFTEST_SLOW");
 	int factor = slow ? atoi(slow) : 1;
 
-	return now_ms() + 30000ULL * (factor > 0 ? factor : 1);
+	return factor > 0 ? factor : 1;
+}
+
+/* fg_limit - the moment at which a wait that starts now gives up */
+static inline uint64_t fg_limit(void)
+{
+	return now_ms() + 30000ULL * fg_slow();
 }
 
 /* fg_nap - let others run before the next look; false once it is too late */

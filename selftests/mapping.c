@@ -542,7 +542,10 @@ static int receive_fd(int socket)
 	return fd;
 }
 
-/* A descriptor that another process opened and mapped: calls concern the caller's memory, nobody else's. */
+/*
+ * A descriptor that another process opened and mapped: calls concern the
+ * caller's memory, nobody else's.
+ */
 TEST(passed_descriptor)
 {
 	struct worker a, b;

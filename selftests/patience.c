@@ -299,7 +299,10 @@ TEST_F(patience, doubling_does_not_wrap)
 	EXPECT_EQ(0, run(&self->newcomer, job_leave, ARG(FG_MEMORY)));
 }
 
-/* Retries by the library double it too: with the same policy, the third one still holds when the first yields. */
+/*
+ * Retries by the library double it too: with the same policy, the third one
+ * still holds when the first yields.
+ */
 TEST_F(patience, attempts_double_it)
 {
 	be_patient(FG_MILLISECOND);
@@ -308,7 +311,8 @@ TEST_F(patience, attempts_double_it)
 	start(&self->forker, job_prepare_32, ARG(FG_BOTH));
 	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
 	start(&self->newcomer, job_enter, ARG(FG_MEMORY));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1 && fg_state().wait_ns > 50 * FG_MILLISECOND));
+	ASSERT_TRUE(wait_until(fg_state().blocked == 1 &&
+			       fg_state().wait_ns > 50 * FG_MILLISECOND));
 	EXPECT_EQ(0, fg_state().yields);
 	EXPECT_EQ(1, fg_state().blocked);
 	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));

@@ -106,7 +106,10 @@ TEST_F(phase, hand_over_of_a_crowd)
 	EXPECT_EQ(2, fg_state().phases);
 }
 
-/* One member of the phase is done, the other still drains: the gate stays closed for what that one needs. */
+/*
+ * One member of the phase is done, the other still drains: the gate stays
+ * closed for what that one needs.
+ */
 TEST_F(phase, stays_closed_until_the_last_member_is_done)
 {
 	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_BOTH)));
@@ -218,7 +221,10 @@ TEST_F(phase, forks_do_not_starve)
 	EXPECT_LT(0, finish(&self->third));
 }
 
-/* A fork of files alone is not starved by threads that enter files inside of memory, which it does not close. */
+/*
+ * A fork of files alone is not starved by threads that enter files inside of
+ * memory, which it does not close.
+ */
 static struct {
 	unsigned int outer, inner;
 } on;
@@ -302,43 +308,6 @@ TEST_F(phase, forkers_inside_sections_do_not_starve_the_queue)
 	WRITE_ONCE(stop, 1);
 	EXPECT_LT(0, finish(&self->first));
 	EXPECT_LT(0, finish(&self->second));
-}
-
-/*
- * A fork in a signal handler that came between a holder's store and its call
- * to wake: it queues behind those who wait for that call.
- */
-static pid_t handler_child;
-
-static void handler_forks(int signo)
-{
-	handler_child = raw_fork(CLONE_FILES, child_nothing);
-}
-
-static long job_leave_interrupted(void *arg)
-{
-	fg_uncount((uintptr_t)arg);
-	raise(SIGUSR1);
-	return fg_wake((uintptr_t)arg);
-}
-
-TEST_F(phase, fork_between_leaving_and_waking)
-{
-	struct sigaction action = { .sa_handler = handler_forks };
-
-	sigaction(SIGUSR1, &action, NULL);
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->second, job_enter, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->first, job_prepare, ARG(FG_FILES)));
-	start(&self->second, job_fork, &fork_memory);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->second, 2)));
-	start(&self->holder, job_leave_interrupted, ARG(FG_MEMORY));
-	EXPECT_EQ(0, finish_fork(&self->second));
-	EXPECT_EQ(0, run(&self->second, job_leave, ARG(FG_MEMORY)));
-	EXPECT_EQ(0, run(&self->first, job_release, NULL));
-	EXPECT_EQ(0, finish(&self->holder));
-	EXPECT_EQ(0, child_exit(handler_child));
-	EXPECT_EQ(0, gate.head->closed);
 }
 
 TEST_HARNESS_MAIN

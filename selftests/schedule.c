@@ -97,9 +97,8 @@ TEST_F(step, steps_of_a_fork)
 		ASSERT_TRUE(HELD(names[i])) {
 			TH_LOG("at %s", names[i]);
 		}
-		if (!strcmp(names[i], "sleep")) {
+		if (!strcmp(names[i], "sleep"))
 			ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
-		}
 		ASSERT_EQ(0, step(names[i], "go"));
 	}
 	EXPECT_EQ(0, finish_fork(&self->forker));
@@ -188,7 +187,10 @@ TEST_F(step, ipi)
 	EXPECT_EQ(0, finish(&self->late));
 }
 
-/* Who stored its level before the fence is seen by the scan, though it has not looked at "closed" yet. */
+/*
+ * Who stored its level before the fence is seen by the scan, though it has
+ * not looked at "closed" yet.
+ */
 TEST_F(step, store_before_the_fence_is_seen)
 {
 	ASSERT_EQ(0, step("close", "hold"));
@@ -262,7 +264,10 @@ TEST_F(step, recheck_after_a_wake)
 	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FG_FILES)));
 }
 
-/* The same by a thread that the scan had passed: an entry during the drain takes the cursor back. */
+/*
+ * The same by a thread that the scan had passed: an entry during the drain
+ * takes the cursor back.
+ */
 TEST_F(step, recheck_of_a_slot_that_was_passed)
 {
 	ASSERT_EQ(0, run(&self->early, job_enter, ARG(FG_FILES)));
@@ -357,9 +362,8 @@ TEST_F(wakes, the_last_holder_leaves)
 	if (variant->at)
 		ASSERT_EQ(0, step(variant->at, "hold"));
 	start(&self->forker, job_fork, &fork_both);
-	if (woken || !variant->at) {
+	if (woken || !variant->at)
 		ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	}
 	if (woken)
 		ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));
 	if (variant->at)
@@ -428,6 +432,47 @@ TEST_F(step, very_late_leave)
 	ASSERT_EQ(0, step("leave", "go"));
 	EXPECT_EQ(0, finish(&self->holder));
 	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(0, gate.head->closed);
+}
+
+/*
+ * A signal comes between a holder's store and its call to wake, and the handler
+ * forks: it queues behind a fork that waits for that call.
+ */
+static pid_t handler_child;
+
+static void handler_forks(int signo)
+{
+	handler_child = raw_fork(CLONE_FILES, child_nothing);
+}
+
+static long job_leave_interrupted(void *arg)
+{
+	fg_uncount((uintptr_t)arg);
+	raise(SIGUSR1);
+	return fg_wake((uintptr_t)arg);
+}
+
+TEST_F(step, fork_between_leaving_and_waking)
+{
+	struct sigaction action = { .sa_handler = handler_forks };
+
+	sigaction(SIGUSR1, &action, NULL);
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->second, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, step("grant", "hold"));
+	start(&self->forker, job_fork, &fork_files);
+	ASSERT_TRUE(HELD("grant"));
+	start(&self->second, job_fork, &fork_memory);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->second, 2)));
+	start(&self->holder, job_leave_interrupted, ARG(FG_MEMORY));
+	ASSERT_TRUE(wait_until(step_waiting("grant") == 2));
+	ASSERT_EQ(0, step("grant", "go"));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(0, finish_fork(&self->second));
+	EXPECT_EQ(0, run(&self->second, job_leave, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, finish(&self->holder));
+	EXPECT_EQ(0, child_exit(handler_child));
 	EXPECT_EQ(0, gate.head->closed);
 }
 
@@ -774,6 +819,7 @@ TEST_F(step, hand_over)
 TEST_F(step, hand_over_in_batches)
 {
 	static struct worker crowd[100];
+	struct forkgate_state state;
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(crowd); i++)
@@ -787,8 +833,10 @@ TEST_F(step, hand_over_in_batches)
 	ASSERT_EQ(0, step("release", "hold"));
 	start(&self->forker, job_release, NULL);
 	ASSERT_TRUE(wait_until(step_waiting("release") > 0));
+	/* Those counted in help with the others, so it may be over by now. */
+	state = fg_state();
+	EXPECT_TRUE(state.phases == 1 || !state.blocked);
 	EXPECT_TRUE(busy(&self->second));
-	EXPECT_EQ(1, fg_state().phases);
 	ASSERT_EQ(0, step("release", "go"));
 	EXPECT_EQ(0, finish(&self->forker));
 	for (i = 0; i < ARRAY_SIZE(crowd); i++)
@@ -873,7 +921,10 @@ TEST_F(step, ticket_expires_at_the_begin_of_its_clone)
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
-/* Once its clone has begun, it does not run out any more: nobody gets in before the copy is done. */
+/*
+ * Once its clone has begun, it does not run out any more: nobody gets in
+ * before the copy is done.
+ */
 TEST_F(step, ticket_does_not_expire_in_its_clone)
 {
 	uint64_t begin;
@@ -1013,18 +1064,16 @@ TEST_F(killed, everybody_else_goes_on)
 	} else {
 		ASSERT_TRUE(HELD(variant->at));
 		start(&self->late, job_enter, ARG(FG_BOTH));
-		if (!begin) {
+		if (!begin)
 			ASSERT_TRUE(wait_until(fg_state().blocked == 1));
-		}
 	}
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	EXPECT_EQ(CHILD_SIGNAL + SIGKILL, child_exit(pid));
 	EXPECT_EQ(0, finish(&self->late));
 	EXPECT_EQ(0, fg_state().forkers);
 	EXPECT_EQ(0, gate.head->closed);
-	if (!variant->after_a_wait) {
+	if (!variant->after_a_wait)
 		EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));
-	}
 	EXPECT_EQ(0, run(&self->late, job_leave, ARG(FG_BOTH)));
 	ASSERT_EQ(0, steps_reset());
 	EXPECT_EQ(0, child_exit(run(&self->forker, job_fork, &fork_both)));

@@ -82,7 +82,10 @@ TEST_F(user, nobody_cannot_look_at_others)
 	EXPECT_EQ(0, child_exit(pid));
 }
 
-/* While nobody's gate is shut for good, root's forks and those of another process of nobody pass. */
+/*
+ * While nobody's gate is shut for good, root's forks and those of another
+ * process of nobody pass.
+ */
 TEST_F(user, delays_only_its_own_forks)
 {
 	struct worker other;

@@ -158,7 +158,10 @@ TEST_F(sig, place_is_kept)
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
-/* The holder leaves meanwhile: nothing is granted to a thread that is not there, and nothing hangs. */
+/*
+ * The holder leaves meanwhile: nothing is granted to a thread that is not
+ * there, and nothing hangs.
+ */
 TEST_F(sig, place_is_kept_while_all_leave)
 {
 	handle(handler, 0);
@@ -417,7 +420,7 @@ TEST_F(process, is_killed_while_stopped)
 
 #define FREEZER		"/sys/fs/cgroup/forkgate_freezer"
 
-static bool frozen(int yes)
+static bool is_frozen(int yes)
 {
 	char text[256];
 
@@ -440,9 +443,9 @@ TEST_F(process, freezes_and_thaws)
 	}
 	for (i = 0; i < 3; i++) {
 		ASSERT_EQ(0, fg_write_file(FREEZER "/cgroup.freeze", "1"));
-		EXPECT_TRUE(wait_until(frozen(1)));
+		EXPECT_TRUE(wait_until(is_frozen(1)));
 		ASSERT_EQ(0, fg_write_file(FREEZER "/cgroup.freeze", "0"));
-		EXPECT_TRUE(wait_until(frozen(0)));
+		EXPECT_TRUE(wait_until(is_frozen(0)));
 	}
 	ASSERT_EQ(1, write(self->go[1], "", 1));
 	EXPECT_EQ(0, child_exit(self->pid));

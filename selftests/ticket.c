@@ -311,7 +311,10 @@ TEST_F(ticket, clone_after_expiry_verifies_from_scratch)
 	EXPECT_EQ(-ENOENT, run(&self->forker, job_release, NULL));
 }
 
-/* Somebody inside who stays: the clone waits for its patience, then fails so that the caller prepares again. */
+/*
+ * Somebody inside who stays: the clone waits for its patience, then fails so
+ * that the caller prepares again.
+ */
 TEST_F(ticket, clone_after_expiry_fails_when_it_would_wait)
 {
 	struct forkgate_policy policy = fg_policy();

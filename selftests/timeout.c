@@ -133,7 +133,10 @@ TEST_F(timeout, proceeds_with_files_alone)
 	EXPECT_EQ(0, gate.head->copy);
 }
 
-/* The unsafe copy holds others' sections, and they its: the child is a clean process all the same. */
+/*
+ * The unsafe copy holds others' sections, and they its: the child is a clean
+ * process all the same.
+ */
 static int child_unsafe_but_clean(void)
 {
 	struct forkgate_state state = fg_state();
@@ -219,7 +222,10 @@ static long job_label(void *label)
 	return 0;
 }
 
-/* complains - time-outs, until one leaves a message with both texts; messages are limited in number */
+/*
+ * complains - time-outs, until one leaves a message with both texts; messages
+ * are limited in number
+ */
 static bool complains(struct worker *forker, int log, const char *first, const char *second)
 {
 	return wait_until(run(forker, job_fork, &ask_both) != -ETIME &&

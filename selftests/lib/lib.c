@@ -1095,6 +1095,36 @@ TEST_F(lib, vfork_child_enters)
 	EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
 }
 
+/* Even if that is the first section of both; by a vfork unknown to us */
+static int child_enters(void)
+{
+	if (forkgate_enter(BOTH))
+		return 1;
+	forkgate_leave(BOTH);
+	return depth();
+}
+
+static long do_foreign_vfork(void *unused)
+{
+	return spawn_vm(CLONE_VFORK, child_enters);
+}
+
+static long do_slot_tid(void *unused)
+{
+	return forkgate_thread.slot->tid;
+}
+
+TEST_F(lib, vfork_child_enters_first)
+{
+	EXPECT_EQ(0, reap(run(&self->a, do_foreign_vfork, NULL)));
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(MEMORY)));
+	EXPECT_EQ(self->a.tid, run(&self->a, do_slot_tid, NULL));
+	start(&self->b, do_fork, NULL);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_EQ(0, run(&self->a, do_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, reap(finish(&self->b)));
+}
+
 /*
  * Signals that enter hit entering, waiting and forking. One at a time, and one
  * per fork: a fork that is interrupted more often than it can be done never is.

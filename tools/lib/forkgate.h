@@ -100,7 +100,8 @@ int forkgate_tryenter(unsigned int domains);
  * with -lforkgate (see forkgate_fork()); prepare is for other ways to fork. Who
  * holds a ticket keeps it and waits only for domains that it does not cover.
  *
- * Return: 0 with a ticket (without a gate also 0, or the reason why there is
+ * Return: 0 with a ticket, or when the wait has ended and the policy says that
+ * forks then go ahead unsafe (without a gate also 0, or the reason why there is
  * none, see forkgate_init()); EINVAL (@domains or tv_nsec out of range),
  * ETIMEDOUT, EDEADLK (the wait would close a circle of forkers that are inside
  * sections), ENOMEM.
@@ -146,7 +147,9 @@ void forkgate_label(const char *label);
  * With the shared library fork() is this function, and daemon(), forkpty(),
  * vfork(), posix_spawn(), posix_spawnp(), system() and popen() prepare in the
  * same way. With the static one, link with what "pkg-config --static --libs
- * libforkgate" prints.
+ * libforkgate" prints. Where libc's functions are found first, as in a program
+ * that has the library only through another one, an atfork handler prepares for
+ * fork(), which is not tried again then, and the other forks wait in the kernel.
  *
  * Return: as fork(); -1 and errno from fork(), or EAGAIN (the policy's timeout
  * is over), EDEADLK or ENOMEM from forkgate_prepare().
