@@ -873,15 +873,15 @@ FIXTURE_VARIANT(failed) {
 	int error;
 };
 
+#define FAILED(name, flag, number)					\
+	FIXTURE_VARIANT_ADD(failed, name) { .flags = flag, .error = number }
+
 /* Refused by the kernel after the gate was passed */
-FIXTURE_VARIANT_ADD(failed, fork) { .flags = CLONE_NEWNS | CLONE_FS, .error = EINVAL };
-FIXTURE_VARIANT_ADD(failed, files) { .flags = CLONE_FILES | CLONE_SIGHAND, .error = EINVAL };
-FIXTURE_VARIANT_ADD(failed, vfork) {
-	.flags = CLONE_VM | CLONE_VFORK | CLONE_NEWNS | CLONE_FS,
-	.error = EINVAL,
-};
-FIXTURE_VARIANT_ADD(failed, no_pids) { .flags = 0, .error = EAGAIN };
-FIXTURE_VARIANT_ADD(failed, no_pids_vfork) { .flags = CLONE_VM | CLONE_VFORK, .error = EAGAIN };
+FAILED(fork, CLONE_NEWNS | CLONE_FS, EINVAL);
+FAILED(files, CLONE_FILES | CLONE_SIGHAND, EINVAL);
+FAILED(vfork, CLONE_VM | CLONE_VFORK | CLONE_NEWNS | CLONE_FS, EINVAL);
+FAILED(no_pids, 0, EAGAIN);
+FAILED(no_pids_vfork, CLONE_VM | CLONE_VFORK, EAGAIN);
 
 #define PIDS_GROUP	"/sys/fs/cgroup/forkgate_pids"
 

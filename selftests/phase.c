@@ -155,12 +155,12 @@ static long job_fork_on(void *unused)
 	long made = 0;
 	int status;
 
-	while (!READ_ONCE(stop)) {
+	do {
 		status = child_exit(raw_fork(0, child_whole));
 		if (status)
 			return -status;
 		made++;
-	}
+	} while (!READ_ONCE(stop));
 	return made;
 }
 
@@ -168,14 +168,14 @@ static long job_enter_on(void *unused)
 {
 	long ret, made = 0;
 
-	while (!READ_ONCE(stop)) {
+	do {
 		ret = job_hold(ARG(FG_MEMORY));
 		if (!ret)
 			ret = job_drop(ARG(FG_MEMORY));
 		if (ret)
 			return ret;
 		made++;
-	}
+	} while (!READ_ONCE(stop));
 	return made;
 }
 
@@ -282,7 +282,7 @@ static long job_vfork_inside_on(void *unused)
 	pid_t pid;
 	int ret;
 
-	while (!READ_ONCE(stop)) {
+	do {
 		if (fg_enter(FG_MEMORY))
 			return -1;
 		pid = vfork();
@@ -292,7 +292,7 @@ static long job_vfork_inside_on(void *unused)
 		if (ret || fg_leave(FG_MEMORY))
 			return -2;
 		made++;
-	}
+	} while (!READ_ONCE(stop));
 	return made;
 }
 
