@@ -812,6 +812,8 @@ static bool fg_forker_waits(const struct fg_thread *thr)
  * what @thr is inside of. With two domains the search is a fixed point over
  * masks. Forkers that do not sleep look for themselves before they do; those
  * in user mode with a kept place can still leave what they are inside of.
+ *
+ * Return: whether it would.
  */
 bool fg_phase_circular(struct fg_gate *gate, struct fg_thread *thr)
 {

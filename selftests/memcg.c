@@ -224,7 +224,9 @@ TEST_F(fail, each_allocation_of_a_clone)
 		ASSERT_LT(0, pwrite(fd, text, strlen(text), 0));
 		pid = fail_fork(variant->flags);
 		memset(text, 0, sizeof(text));
-		ASSERT_LT(0, pread(fd, text, sizeof(text) - 1, 0));
+		/* The failure may hit the read itself: it was used up. */
+		if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
+			text[0] = '\0';
 		ASSERT_LT(0, pwrite(fd, "0", 1, 0));
 		if (pid > 0) {
 			EXPECT_EQ(0, child_exit(pid));

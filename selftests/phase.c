@@ -144,6 +144,23 @@ TEST_F(phase, forker_inside_a_section_does_not_queue)
 	EXPECT_EQ(0, finish_fork(&self->third));
 }
 
+/* The phase waits for its section, so it must not wait for the phase. */
+TEST_F(phase, forker_that_the_phase_waits_for_does_not_queue)
+{
+	ASSERT_EQ(0, run(&self->second, job_hold, ARG(FG_MEMORY)));
+	start(&self->first, job_fork, &fork_memory);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->first, 1)));
+	ASSERT_EQ(0, run(&self->third, job_prepare, ARG(FG_FILES)));
+	start(&self->second, job_fork, &fork_files);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->second, 3)));
+	ASSERT_EQ(0, run(&self->third, job_release, NULL));
+	EXPECT_EQ(0, finish_fork(&self->second));
+	EXPECT_TRUE(wait_until(fg_waiting(&self->first, 1)));
+	ASSERT_EQ(0, run(&self->second, job_drop, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, finish_fork(&self->first));
+	EXPECT_EQ(1, fg_state().phases);
+}
+
 /*
  * Without end
  */

@@ -119,6 +119,9 @@ static void clone_plain(struct storm *storm, int n)
 		if (ret)
 			return storm_failed(storm, n, "clone", ret);
 		storm->work[n]++;
+		/* Half of them leave the others some time. */
+		if (n % 2)
+			fg_nap(0);
 	}
 }
 

@@ -151,8 +151,8 @@ void forkgate_label(const char *label);
  * that has the library only through another one, an atfork handler prepares for
  * fork(), which is not tried again then, and the other forks wait in the kernel.
  *
- * Return: as fork(); -1 and errno from fork(), or EAGAIN (the policy's timeout
- * is over), EDEADLK or ENOMEM from forkgate_prepare().
+ * Return: as fork(); errno is fork()'s, or EAGAIN (the policy's timeout is over)
+ * or EDEADLK (as forkgate_prepare()).
  *
  * Context: as fork().
  */

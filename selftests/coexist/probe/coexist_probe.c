@@ -45,6 +45,7 @@ static void note(void)
 	if (current->pid == READ_ONCE(tid))
 		atomic_inc(&hits);
 }
+
 NOKPROBE_SYMBOL(note);
 
 static int on_kprobe(struct kprobe *p, struct pt_regs *regs)
@@ -52,6 +53,7 @@ static int on_kprobe(struct kprobe *p, struct pt_regs *regs)
 	note();
 	return 0;
 }
+
 NOKPROBE_SYMBOL(on_kprobe);
 
 static int on_kretprobe(struct kretprobe_instance *instance, struct pt_regs *regs)
@@ -59,6 +61,7 @@ static int on_kretprobe(struct kretprobe_instance *instance, struct pt_regs *reg
 	note();
 	return 0;
 }
+
 NOKPROBE_SYMBOL(on_kretprobe);
 
 static struct kprobe kprobe = {
@@ -78,6 +81,7 @@ static void on_ftrace(unsigned long ip, unsigned long parent, struct ftrace_ops 
 {
 	note();
 }
+
 NOKPROBE_SYMBOL(on_ftrace);
 
 static void on_patch(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
@@ -86,6 +90,7 @@ static void on_patch(unsigned long ip, unsigned long parent, struct ftrace_ops *
 	note();
 	instruction_pointer_set(ftrace_get_regs(fregs), ip + MCOUNT_INSN_SIZE);
 }
+
 NOKPROBE_SYMBOL(on_patch);
 
 static struct ftrace_ops ops;
