@@ -28,7 +28,7 @@ native: selftests ## run the tests that need no module, on this machine
 programs: lib
 	@$(MAKE) -C tools/demo
 
-.PHONY: setup demo check check-all lint model bench
+.PHONY: setup demo check check-all lint bench mutants
 setup: ## install the Debian packages that demo and check need
 	@tools/setup
 
@@ -39,14 +39,14 @@ demo: setup programs ## show what the gate does, in a virtual machine [FORKS=100
 check: setup ## build everything and test it on kernel 6.12
 	@tools/check basic
 
-check-all: setup ## the same, on all kernels, with all checkers, and the model
+check-all: setup ## the same, on all kernels, with all checkers
 	@tools/check all
 
 lint: setup ## check the sources and the documentation
 	@tools/lint/run
 
-model: setup ## check the protocol's model
-	@tools/model/run
+mutants: setup selftests ## remove one guard after the other: tests must fail
+	@selftests/mutants/run
 
 bench: setup lib ## measure what sections and forks cost
 	@tools/bench/run

@@ -3,8 +3,7 @@
  * gate.c - the protocol: who may be inside a section, who may copy, who waits
  *
  * Must not know how a clone is caught, where memory comes from, or what an
- * ioctl is. The model in tools/model checks what this file does; both use the
- * same labels.
+ * ioctl is. The models in tools/model use the same labels.
  *
  * Invariant. While a forker copies domain d, or holds a granted ticket for d,
  * no other thread is inside d. A level that a thread has stored but that

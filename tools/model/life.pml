@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * life.pml - threads that go away, clones that fail or time out, the child
+ */
+#define NT	4
+#define NS	3
+
+#define FORK_SIGNALS(t) \
+	:: d_step { bounded && T[t].state != TICKET && T[t].state != COPYING -> \
+		out = EAGAIN; leave_phase(t); skip }; \
+	   break
+
+#include "gate.pml"
+
+bool killed[3];
+byte child_barred;	/* what the gate of a child that was born keeps out */
+bool born;
+
+/* EXIT, EXEC: t is gone, wherever it was */
+inline gone(t)
+{
+	T[t].really[0] = 0;
+	T[t].really[1] = 0;
+	T[t].depth[0] = (mutant(EXIT_KEEPS) -> T[t].depth[0] : 0);
+	T[t].depth[1] = 0;
+	T[t].levels[0] = 0;
+	T[t].levels[1] = 0;
+	T[t].entry = 0;
+	T[t].nested = false;
+	barrier(t);
+	wake_waiters(t);
+	if
+	:: T[t].state != IDLE && !mutant(EXIT_KEEPS_TICKET) -> leave_phase(t)
+	:: else
+	fi;
+	released_one()
+}
+
+proctype Section(byte t)
+{
+	{
+end:		do
+		:: enter(t, M); leave(t, M)
+		:: break
+		od
+	} unless { d_step { killed[t] -> gone(t); skip } }
+}
+
+/* prepares, enters a section, and gives the ticket back */
+proctype Holder(byte t)
+{
+	byte out;
+	bool bounded;
+	{
+end:		do
+		:: d_step { out = 0; T[t].ticket = true; begin_fork(t, MF); skip };
+			wait_fork(t);
+			if
+			:: out
+			:: !out -> enter(t, M); leave(t, M); d_step { leave_phase(t); skip }
+			fi
+		:: break
+		od
+	} unless { d_step { killed[t] -> gone(t); skip } }
+}
+
+/* its clone may fail, its wait may time out */
+proctype Forker(byte t; byte n)
+{
+	byte out;
+	bool bounded;
+end:	do
+	:: if
+		:: bounded = false
+		:: bounded = true
+		fi;
+		d_step { out = 0; begin_fork(t, n); skip };
+		wait_fork(t);
+		if
+		:: d_step { HAS_DOMAIN(t) -> 	/* the copy is complete, the child runs */
+			child_barred = (mutant(CHILD_INHERITS) -> T[t].need : 0);
+			born = true;
+			leave_phase(t);
+			skip }
+		:: d_step { HAS_DOMAIN(t) && !mutant(FAILURE_KEEPS) -> leave_phase(t); skip }
+		:: HAS_DOMAIN(t) && mutant(FAILURE_KEEPS)
+		:: !HAS_DOMAIN(t)
+		fi
+	:: break
+	od
+}
+
+/* a thread of the child enters: it has one slot, the forker's, and no forkers */
+proctype Child()
+{
+end:	do
+	:: born -> (!(child_barred & M)); born = false
+	od
+}
+
+/* SIGKILL, exit, exec */
+proctype Killer()
+{
+	if
+	:: killed[0] = true
+	:: true
+	fi;
+	if
+	:: killed[2] = true
+	:: true
+	fi
+}
+
+init {
+	atomic {
+		run Section(0);
+		run Section(1);
+		run Holder(2);
+		run Forker(3, MF);
+		run Child();
+		run Killer()
+	}
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * yield.pml - a blocked newcomer, or a queued forker, holds a lock that a section needs
+ */
+#define NT	4
+#ifndef QUEUE
+#define NS	2
+#else
+#define NS	1
+#endif
+
+#define FORK_SIGNALS(t) \
+	:: d_step { bounded && T[t].state != TICKET && T[t].state != COPYING -> \
+		out = EAGAIN; leave_phase(t); skip }; \
+	   break
+
+#include "gate.pml"
+
+bool mutex;
+
+inline lock(x)
+{
+	d_step { !x -> x = true }
+}
+
+inline unlock(x)
+{
+	x = false
+}
+
+/* in a section needs the lock */
+proctype Needs(byte t)
+{
+end:	do
+	:: enter(t, M); lock(mutex); unlock(mutex); leave(t, M)
+	:: break
+	od
+}
+
+/* enters with the lock held */
+proctype Holds(byte t)
+{
+end:	do
+	:: lock(mutex); enter(t, M); leave(t, M); unlock(mutex)
+	:: break
+	od
+}
+
+/* prepares; an atfork handler needs the lock */
+proctype Prepares(byte t)
+{
+	byte out;
+	bool bounded;
+end:	do
+	:: out = 0;
+		d_step { T[t].ticket = true; begin_fork(t, M); skip };
+		wait_fork(t);
+		if
+		:: out
+		:: else ->
+			T[t].user = true;
+			lock(mutex);
+			unlock(mutex);
+			d_step { T[t].ticket = false; bounded = true; begin_fork(t, M); skip };
+			wait_fork(t);
+			bounded = false;
+			if
+			:: d_step { HAS_DOMAIN(t) -> leave_phase(t); skip }
+			:: !HAS_DOMAIN(t)
+			fi
+		fi
+	:: break
+	od
+}
+
+/* forks with the lock held; what it needs is idle */
+proctype Forker(byte t)
+{
+	byte out;
+	bool bounded;
+end:	do
+	:: lock(mutex); fork(t, F); unlock(mutex)
+	:: break
+	od
+}
+
+proctype Other(byte t)
+{
+	byte out;
+	bool bounded;
+end:	do
+	:: fork(t, F)
+	:: break
+	od
+}
+
+proctype Timer()
+{
+end:	do
+	:: d_step { T[2].user -> leave_phase(2); skip }
+	:: d_step { MAY_YIELD && PATIENCE && !mutant(NO_YIELD) -> yield(); skip }
+	od
+}
+
+init {
+	atomic {
+		run Needs(0);
+#ifndef QUEUE
+		run Holds(1);
+#else
+		run Other(1);
+#endif
+		run Prepares(2);
+		run Forker(3);
+		run Timer()
+	}
+}
