@@ -3,7 +3,7 @@
 #ifndef MUTANT
 #define MUTANT			0
 #endif
-#define mutant(m)		(MUTANT == m)
+#define mutant(m)		((m) == MUTANT)
 
 #define NO_IPI			1
 #define IPI_FIRST		2
