@@ -179,7 +179,7 @@ static int guest_execs_inside(void)
 	int ret = enter_ready(FG_BOTH);
 
 	if (!ret)
-		execl("./helper", "helper", "exit", "0", NULL);
+		fg_exec_helper("exit", "0");
 	return ret ?: 3;
 }
 
@@ -203,7 +203,7 @@ static int guest_execs_with_ticket(void)
 		return 2;
 	guest_ready();
 	guest_wait();
-	execl("./helper", "helper", "exit", "0", NULL);
+	fg_exec_helper("exit", "0");
 	return 3;
 }
 
@@ -446,8 +446,7 @@ static int everybody_waits(struct cast *cast)
 
 static long job_exec(void *unused)
 {
-	execl("./helper", "helper", "exit", "7", NULL);
-	return -errno;
+	return fg_exec_helper("exit", "7");
 }
 
 enum how { KILLED, EXIT_GROUP, EXEC_MAIN, EXEC_HOLDER };

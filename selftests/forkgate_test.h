@@ -660,6 +660,24 @@ static inline bool files_torn(void)
  * Clones
  */
 
+/* fg_exec_helper - become ./helper, which lies beside this program; returns a negative errno */
+static inline long fg_exec_helper(const char *what, const char *arg)
+{
+	char path[PATH_MAX];
+	ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 8);
+	char *end;
+
+	if (length < 0)
+		return -errno;
+	path[length] = '\0';
+	end = strrchr(path, '/');
+	if (!end)
+		return -ENOENT;
+	memcpy(end + 1, "helper", 7);
+	execl(path, "helper", what, arg, NULL);
+	return -errno;
+}
+
 /* The work of a child: its exit status, 0 for "all is well" */
 typedef int (*child_fn)(void);
 

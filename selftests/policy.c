@@ -187,7 +187,7 @@ TEST_F(policy, discarded_by_exec)
 	snprintf(number, sizeof(number), "%d", gate.fd);
 	pid = fork();
 	if (!pid) {
-		execl("./helper", "helper", "fresh", number, NULL);
+		fg_exec_helper("fresh", number);
 		_exit(127);
 	}
 	EXPECT_EQ(0, child_exit(pid));

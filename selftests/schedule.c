@@ -385,8 +385,11 @@ TEST_F(wakes, two_forkers)
 		ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
 	if (variant->at)
 		ASSERT_EQ(0, step(variant->at, "hold"));
-	start(&self->forker, job_fork, &fork_both);
-	start(&self->second, job_fork, &fork_memory);
+	/* The second needs a fence of its own, because it needs more. */
+	start(&self->forker, job_fork, &fork_memory);
+	if (variant->at && !woken)
+		ASSERT_TRUE(HELD(variant->at));
+	start(&self->second, job_fork, &fork_both);
 	if (woken || !variant->at) {
 		ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 2) &&
 				       fg_waiting(&self->second, 2)));

@@ -135,11 +135,16 @@ TEST_F(user, gate_survives_a_change_of_user)
 static bool copy_helper(void)
 {
 	char buffer[65536];
-	ssize_t got;
+	ssize_t got, length;
 	int from, to;
 
 	unlink(SETUID_HELPER);
-	from = open("./helper", O_RDONLY | O_CLOEXEC);
+	length = readlink("/proc/self/exe", buffer, sizeof(buffer) - 8);
+	if (length < 0)
+		return false;
+	buffer[length] = '\0';
+	memcpy(strrchr(buffer, '/') + 1, "helper", 7);
+	from = open(buffer, O_RDONLY | O_CLOEXEC);
 	to = open(SETUID_HELPER, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
 	if (from < 0 || to < 0)
 		return false;
