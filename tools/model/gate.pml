@@ -70,6 +70,7 @@ typedef Thread {
 	bool ticket;		/* the fork is a prepare */
 	bool barred;		/* its ticket has become a drain and still keeps entries out */
 	bool user;		/* keeps its place while in user mode */
+	bool polled;		/* a ticket that nobody sleeps for */
 }
 
 Thread T[NT];
@@ -344,6 +345,7 @@ inline leave_phase(t)
 	T[t].ticket = false;
 	T[t].barred = false;
 	T[t].user = false;
+	T[t].polled = false;
 	census();
 	if
 	:: !phase ->		/* OPEN */
@@ -575,7 +577,7 @@ inline begin_fork(t, n)
 
 /* does it wait, or has it kept its place while a handler runs? */
 #define WAITS(t)	((T[t].state == DRAINING && T[t].asleep) || \
-			 (T[t].state == QUEUED && !T[t].user) || (mutant(KEPT_WAITS) && T[t].user))
+			 (T[t].state == QUEUED && !T[t].user) || T[t].polled || (mutant(KEPT_WAITS) && T[t].user))
 /* levels that somebody else has passed count too: not everybody has */
 #define PASSED(k, i)	(((k) != (i) && T[k].state >= DRAINING && T[k].cursor > (i)) * T[k].need)
 #define COUNTS(i)	(mutant(ADMITTED_ONLY) -> \
@@ -636,7 +638,8 @@ inline try_grant(t)
 	k = 0;
 	do
 	:: k < NT ->
-		other = other || (k != t && (T[k].state == TICKET || (T[k].state == COPYING && T[t].ticket)));
+		other = other || (k != t && !mutant(GRANT_BESIDE) &&
+			(T[k].state == TICKET || (T[k].state == COPYING && T[t].ticket)));
 		k++
 	:: else -> break
 	od;
@@ -667,7 +670,7 @@ inline scan(t)
 				find_circle(t);
 				T[t].cursor = T[t].cursor + mutant(CURSOR_PAST);
 				if
-				:: other && !mutant(NO_CIRCLE_CHECK) ->
+				:: other && !T[t].polled && !mutant(NO_CIRCLE_CHECK) ->
 					assert(truly);
 					out = EDEADLK;
 					leave_phase(t)

@@ -141,6 +141,3 @@ init {
 		run Timer()
 	}
 }
-
-ltl entries { []<> !ENTRY_WAITS(1) }
-ltl forks { []<> !FORK_WAITS(1) && []<> !FORK_WAITS(2) }

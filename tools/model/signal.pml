@@ -90,6 +90,3 @@ init {
 		run Forker(3, M)
 	}
 }
-
-ltl entries { []<> !ENTRY_WAITS(1) }
-ltl forks { []<> !FORK_WAITS(2) && []<> !FORK_WAITS(3) }

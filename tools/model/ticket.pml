@@ -38,60 +38,105 @@ end:	do
 	od
 }
 
+/* a clone after a prepare: it verifies, but holds libc's locks and must not wait for ever */
+inline prepared_clone(t, n)
+{
+	d_step {
+		T[t].ticket = false;
+		T[t].polled = false;
+		bounded = !mutant(CLONE_UNBOUNDED);
+		begin_fork(t, n);
+		skip
+	};
+	if
+	:: d_step { mutant(TICKET_TRUSTED) -> T[t].state = COPYING; check_exclusion(t); skip }
+	:: !mutant(TICKET_TRUSTED) -> wait_fork(t)
+	fi;
+	bounded = false;
+	if
+	:: d_step { HAS_DOMAIN(t) && !mutant(TICKET_KEPT) -> leave_phase(t); skip }
+	:: d_step { HAS_DOMAIN(t) && mutant(TICKET_KEPT) -> T[t].state = TICKET; skip }
+	:: !HAS_DOMAIN(t)
+	fi
+}
+
+/* takes a ticket for files, runs an atfork handler that enters a section, copies both */
 proctype Holder(byte t)
 {
 	byte out;
 	bool bounded;
 end:	do
-	:: out = 0;
-		d_step { T[t].ticket = true; begin_fork(t, F); skip };	/* prepare */
+	:: d_step { out = 0; T[t].ticket = true; begin_fork(t, F); skip };
 		wait_fork(t);
 		if
-		:: out -> skip
-		:: else ->
-			T[t].user = true;		/* its time runs */
+		:: out
+		:: !out ->
+			T[t].user = true;	/* from now on it may expire */
 			if
-			:: true -> enter(t, M); leave(t, M)	/* an atfork handler */
+			:: true -> enter(t, M); leave(t, M)
 			:: true
 			fi;
 			lock(libc);
-			d_step {
-				T[t].ticket = false;
-				bounded = !mutant(CLONE_UNBOUNDED);
-				begin_fork(t, MF);
-				skip
-			};
-			if
-			:: d_step { mutant(TICKET_TRUSTED) -> T[t].state = COPYING; check_exclusion(t); skip }
-			:: !mutant(TICKET_TRUSTED) -> wait_fork(t)
-			fi;
-			bounded = false;
-			if
-			:: d_step { HAS_DOMAIN(t) && !mutant(TICKET_KEPT) -> leave_phase(t); skip }
-			:: d_step { HAS_DOMAIN(t) && mutant(TICKET_KEPT) -> T[t].state = TICKET; skip }
-			:: !HAS_DOMAIN(t)
-			fi;
+			prepared_clone(t, MF);
 			unlock(libc)
 		fi
 	:: break
 	od
 }
 
+/* polls for its ticket and goes on with its work meanwhile */
+proctype Poller(byte t)
+{
+	byte out;
+	bool bounded;
+end:	do
+	:: d_step { T[t].ticket = true; T[t].polled = true; begin_fork(t, F); skip };
+		do
+		:: FORK_WAITS(t) -> enter(t, M); leave(t, M)
+		:: T[t].state == TICKET -> T[t].user = true; break
+		:: d_step { FORK_WAITS(t) -> leave_phase(t); skip }; break	/* gives up */
+		od;
+		lock(libc);
+		prepared_clone(t, MF);
+		unlock(libc)
+	:: break
+	od
+}
+
+/* brings polled tickets on: F3 and F4 without the thread */
+proctype Worker(byte t)
+{
+	byte out;
+	bool bounded;
+end:	do
+	:: d_step { T[t].polled && AWAKE(t) && !FENCED(t) -> fence_all(T[t].need); skip }
+	:: atomic { T[t].polled && AWAKE(t) && FENCED(t) -> scan(t) }
+	od
+}
+
+/* takes a ticket for what it copies, or does not */
 proctype Forker(byte t; byte n)
 {
 	byte out;
 	bool bounded;
 end:	do
 	:: fork(t, n)
+#ifdef TWO
+	:: d_step { out = 0; T[t].ticket = true; begin_fork(t, n); skip };
+		wait_fork(t);
+		T[t].user = true;
+		prepared_clone(t, n)
+#endif
 	:: break
 	od
 }
 
-/* tickets end some time after they were granted */
+/* a ticket ends some time after it was granted, if its thread is in user mode */
 proctype Timer()
 {
 end:	do
 	:: d_step { T[2].user -> leave_phase(2); skip }
+	:: d_step { T[3].user -> leave_phase(3); skip }
 	od
 }
 
@@ -99,7 +144,12 @@ init {
 	atomic {
 		run Section(0, M);
 		run Section(1, F);
+#ifdef POLL
+		run Poller(2);
+		run Worker(2);
+#else
 		run Holder(2);
+#endif
 		run Forker(3, M);
 		run Timer()
 	}
