@@ -674,12 +674,17 @@ static void set_timer(struct actor *w)
 	timer_settime(w->timer, 0, &when, NULL);
 }
 
+/*
+ * No wait may be endless: a thread in libc's fork(), which holds a lock, may be
+ * kept out in its signal handler again and again while a section waits for that
+ * lock, and every time the drain is twice as patient.
+ */
 static void set_policy(struct actor *w)
 {
 	static const __u64 patience[] = { 0, MS, 10 * MS, 100 * MS };
 	static const __u64 hold[] = { 0, MS, 20 * MS, 100 * MS };
-	static const __u64 timeout[] = { 5 * MS, 100 * MS, FORKGATE_FOREVER };
-	static const __u64 backstop[] = { 2 * MS, 200 * MS, 10000 * MS };
+	static const __u64 timeout[] = { 5 * MS, 100 * MS, 2000 * MS };
+	static const __u64 backstop[] = { 2 * MS, 200 * MS, 2000 * MS };
 	struct forkgate_policy policy;
 	int ret;
 
@@ -1067,6 +1072,8 @@ static int storm(unsigned int seconds)
 	}
 	if (pthread_create(&watchdog, NULL, watchdog_main, NULL))
 		return FAIL_CALL;
+	if (gated)
+		set_policy(w);
 	run_threads(seconds);
 
 	for (int i = 0; i < NR_COUNTS; i++) {
