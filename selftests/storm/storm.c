@@ -353,7 +353,8 @@ static bool gate_works(const struct actor *w, const __u32 *depth)
  * @flags: of the clone
  * @depth: of the forker's slot before
  * @descend: how many generations of children to fork
- * @blind: not to look: the forker is a child whose own copy was unsafe
+ * @blind: domains not to look at: the forker is a child whose own copy was unsafe, or
+ *	whose descriptor table is that of another process, with sections of its own
  * @stay: wait for SIGKILL
  * @parent: the forking process
  */
@@ -362,7 +363,7 @@ struct copy {
 	__u64 flags;
 	__u32 depth[2];
 	unsigned int descend;
-	bool blind;
+	unsigned int blind;
 	bool stay;
 	pid_t parent;
 };
@@ -376,7 +377,7 @@ static unsigned int copied_domains(__u64 flags)
 static int child(const struct copy *copy);
 
 /* In a child: fork another that finds everything in order, but for what @blind inherited. */
-static bool descend(const struct copy *copy, bool blind)
+static bool descend(const struct copy *copy, unsigned int blind)
 {
 	struct copy again = {
 		.w = copy->w,
@@ -400,6 +401,7 @@ static bool descend(const struct copy *copy, bool blind)
 static int child(const struct copy *copy)
 {
 	unsigned int domains = copied_domains(copy->flags), how = 0, result = 0;
+	unsigned int blind = copy->blind;
 	struct actor *w = copy->w;
 
 	/* A vfork child's header is its parent's. */
@@ -414,8 +416,13 @@ static int child(const struct copy *copy)
 		if (how & FORKGATE_COPY_UNSAFE_FILES)
 			domains &= ~FG_FILES;
 	}
-	if (!copy->blind && !(how & FORKGATE_COPY_BYPASSED))
+	domains &= ~copy->blind;
+	if (!(how & FORKGATE_COPY_BYPASSED))
 		result |= look(w, domains);
+	if (how)
+		blind |= FG_BOTH;
+	if (copy->flags & CLONE_FILES)
+		blind |= FG_FILES;
 	if (copy->flags & CLONE_VM) {
 		/* It stands for the slot of its parent, which sleeps. */
 		if (gated && copy->descend) {
@@ -426,7 +433,7 @@ static int child(const struct copy *copy)
 	}
 	if (gated && !gate_works(w, copy->depth))
 		result |= BAD_GATE;
-	if (copy->descend && !descend(copy, copy->blind || how))
+	if (copy->descend && !descend(copy, blind))
 		result |= DESCENDANT;
 	if (copy->stay) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -973,8 +980,9 @@ static void random_delay(struct actor *w)
 	};
 	unsigned int step = below(w, NORMAL, ARRAY_SIZE(steps));
 
+	/* Where the kernel cannot sleep it is not made to wait for longer than 1 ms. */
 	write_step(steps[step], chance(w, NORMAL, 50) ?
-				below(w, NORMAL, 3000) : 0);
+				below(w, NORMAL, strcmp(steps[step], "exit") ? 3000 : 1000) : 0);
 }
 
 static void run_threads(unsigned int seconds)
