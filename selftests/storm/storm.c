@@ -68,6 +68,7 @@ struct actor {
 	unsigned int files[CONTEXTS];	/* nesting of files sections */
 	bool paired[CONTEXTS];		/* both descriptors are open */
 	timer_t timer;
+	__u64 interval;			/* ns from one handler to the next, 0: no next */
 	char *stack;
 	const char *doing;
 	__u64 progress;
@@ -627,6 +628,7 @@ static void abandon(struct actor *w, enum count what)
 	if (w->files[NORMAL])
 		pair_step(w, NORMAL, 1);
 	WRITE_ONCE(shadow->ended[NORMAL], shadow->begun[NORMAL]);
+	w->interval = 0;
 	timer_delete(w->timer);
 	count(what);
 	WRITE_ONCE(w->exited, 1);
@@ -657,6 +659,18 @@ static void sections(struct actor *w, int context, unsigned int nesting)
 	leave(w, context, domains);
 }
 
+/*
+ * A signal comes a while after the last one was handled, not a while after it
+ * came: a thread that is kept out in its handler for longer than that would do
+ * nothing but handle signals, perhaps with a lock that a section waits for.
+ */
+static void arm(struct actor *w, __u64 ns)
+{
+	struct itimerspec when = { .it_value.tv_nsec = ns };
+
+	timer_settime(w->timer, 0, &when, NULL);
+}
+
 static void handler(int signal)
 {
 	int saved = errno;
@@ -668,17 +682,17 @@ static void handler(int signal)
 		sections(w, HANDLER, MAX_NESTING - 1);
 	if (chance(w, HANDLER, 3))
 		fork_copy(w, HANDLER, false);
+	if (w->interval)
+		arm(w, w->interval);
 	errno = saved;
 }
 
 static void set_timer(struct actor *w)
 {
-	struct itimerspec when = { 0 };
-
-	when.it_value.tv_nsec = 1 + below(w, NORMAL, 5 * MS);
+	w->interval = 0;
 	if (chance(w, NORMAL, 10))
-		when.it_interval.tv_nsec = (10 + below(w, NORMAL, 30)) * MS;
-	timer_settime(w->timer, 0, &when, NULL);
+		w->interval = (10 + below(w, NORMAL, 30)) * MS;
+	arm(w, 1 + below(w, NORMAL, 5 * MS));
 }
 
 /*
@@ -831,6 +845,7 @@ static void *actor_main(void *argument)
 		}
 	}
 	w->doing = "exit";
+	w->interval = 0;
 	timer_delete(w->timer);
 	block_signals(&before);
 	count(EXITS);
