@@ -81,6 +81,14 @@ static inline int forkgate_unload(void)
 	return module_unload("forkgate");
 }
 
+/* forkgate_unload_idle - the same after the last user, who gives up what it held a moment after its end */
+static inline int forkgate_unload_idle(void)
+{
+	int ret;
+
+	return wait_until((ret = forkgate_unload()) != -EAGAIN) ? ret : -EAGAIN;
+}
+
 static inline bool forkgate_loaded(void)
 {
 	return module_loaded("forkgate");

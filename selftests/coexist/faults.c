@@ -87,7 +87,7 @@ FIXTURE_TEARDOWN(faults)
 		close(gate.fd);
 	/* Nothing holds the module: no failure forgot a reference. */
 	if (!access(module_path(), R_OK)) {
-		EXPECT_TRUE(wait_until(forkgate_unload() != -EAGAIN));
+		EXPECT_EQ(0, forkgate_unload_idle());
 		EXPECT_EQ(0, self->loaded ? forkgate_load() : 0);
 	}
 	EXPECT_EQ(self->trouble, kernel_trouble());

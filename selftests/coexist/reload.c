@@ -38,7 +38,7 @@ FIXTURE_TEARDOWN(reload)
 	if (self->loaded && !forkgate_loaded())
 		EXPECT_EQ(0, forkgate_load());
 	if (!self->loaded && forkgate_loaded())
-		EXPECT_EQ(0, forkgate_unload());
+		EXPECT_EQ(0, forkgate_unload_idle());
 	EXPECT_EQ(self->trouble, kernel_trouble());
 }
 
@@ -229,7 +229,7 @@ static void reload_busy(struct __test_metadata *_metadata, void (*job)(struct st
 	EXPECT_TRUE(storm_works(storm));
 	EXPECT_EQ(0, storm_stop(storm));
 	printf("# unloaded %d times, refused %d times\n", unloaded, refused);
-	ASSERT_EQ(0, forkgate_unload());
+	ASSERT_EQ(0, forkgate_unload_idle());
 	ASSERT_EQ(0, forkgate_load());
 }
 
@@ -251,8 +251,7 @@ TEST_F(reload, gated_clone_storm)
 
 static void expect_unloads(struct __test_metadata *_metadata)
 {
-	/* What a process held is given back a moment after it has ended. */
-	EXPECT_TRUE(wait_until(forkgate_unload() != -EAGAIN));
+	EXPECT_EQ(0, forkgate_unload_idle());
 	EXPECT_FALSE(forkgate_loaded());
 	EXPECT_EQ(0, forkgate_load());
 }

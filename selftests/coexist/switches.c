@@ -72,7 +72,7 @@ FIXTURE_TEARDOWN(off)
 	if (self->loaded && !forkgate_loaded())
 		EXPECT_EQ(0, forkgate_load());
 	if (!self->loaded && forkgate_loaded())
-		EXPECT_EQ(0, forkgate_unload());
+		EXPECT_EQ(0, forkgate_unload_idle());
 	EXPECT_EQ(self->trouble, kernel_trouble());
 }
 
@@ -211,7 +211,7 @@ TEST_F(off, load_is_refused)
 {
 	int ret;
 
-	ASSERT_EQ(0, forkgate_unload());
+	ASSERT_EQ(0, forkgate_unload_idle());
 	ASSERT_EQ(0, switch_off(variant->path));
 	ret = forkgate_load();
 	EXPECT_NE(0, ret);
@@ -233,7 +233,7 @@ TEST_F(off, unload)
 	if (strstr(variant->path, "ftrace"))
 		SKIP(return, "the kernel's ftrace does not survive that");
 	ASSERT_EQ(0, switch_off(variant->path));
-	ASSERT_EQ(0, forkgate_unload());
+	ASSERT_EQ(0, forkgate_unload_idle());
 	ASSERT_EQ(0, switch_on(variant->path));
 	probe = probe_start(false);
 	ASSERT_NE(NULL, probe);

@@ -934,7 +934,7 @@ static void set_up(struct __test_metadata *_metadata, bool *loaded, unsigned lon
 	if (access(module_path(), R_OK))
 		SKIP(return, "no module at %s", module_path());
 	if (*loaded)
-		ASSERT_EQ(0, forkgate_unload());
+		ASSERT_EQ(0, forkgate_unload_idle());
 }
 
 static void tear_down(struct __test_metadata *_metadata, bool loaded, unsigned long trouble)
@@ -946,7 +946,7 @@ static void tear_down(struct __test_metadata *_metadata, bool loaded, unsigned l
 	if (loaded && !forkgate_loaded())
 		EXPECT_EQ(0, forkgate_load());
 	if (!loaded && forkgate_loaded())
-		EXPECT_EQ(0, forkgate_unload());
+		EXPECT_EQ(0, forkgate_unload_idle());
 	EXPECT_EQ(trouble, kernel_trouble());
 }
 
@@ -985,7 +985,7 @@ TEST_F(tracer, every_order)
 				ASSERT_EQ(0, load()) TH_LOG("%s", when);
 				break;
 			case 'R':
-				ASSERT_EQ(0, forkgate_unload()) TH_LOG("%s", when);
+				ASSERT_EQ(0, forkgate_unload_idle()) TH_LOG("%s", when);
 				break;
 			}
 			ASSERT_TRUE(check(when));
@@ -1023,7 +1023,7 @@ TEST_F(tracer, while_a_clone_waits)
 	}
 	munmap(gate.head, FORKGATE_MAP_SIZE);
 	close(gate.fd);
-	EXPECT_EQ(0, forkgate_unload());
+	EXPECT_EQ(0, forkgate_unload_idle());
 }
 
 FIXTURE(all)
@@ -1079,7 +1079,7 @@ TEST_F(all, attached_after)
 			attach(&tracers[i]);
 	}
 	ASSERT_TRUE(check("the module, then all"));
-	ASSERT_EQ(0, forkgate_unload());
+	ASSERT_EQ(0, forkgate_unload_idle());
 	ASSERT_TRUE(check("the module gone, all stay"));
 	ASSERT_EQ(0, load());
 	ASSERT_TRUE(check("the module again"));
@@ -1103,7 +1103,7 @@ TEST_F(all, in_random_order)
 		if (i >= TRACERS) {
 			snprintf(when, sizeof(when), "%d: %s", n,
 				 forkgate_loaded() ? "unload" : "load");
-			ASSERT_EQ(0, forkgate_loaded() ? forkgate_unload() : load())
+			ASSERT_EQ(0, forkgate_loaded() ? forkgate_unload_idle() : load())
 				TH_LOG("%s", when);
 		} else {
 			snprintf(when, sizeof(when), "%d: %s", n, tracers[i].name);
