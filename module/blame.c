@@ -17,6 +17,9 @@
 #define FG_HOLDERS_BATCH	16
 #define FG_HOLDERS_SHOWN	64
 
+/* All but graphic characters: what user space calls things is one word. */
+#define FG_ESCAPE	(ESCAPE_NAP | ESCAPE_APPEND | ESCAPE_OCTAL)
+
 static struct dentry *fg_debugfs;
 
 /* The label, if it belongs to the current section; printable. */
@@ -220,8 +223,7 @@ static void fg_gate_show(struct fg_gate *gate, void *m)
 	thr = list_first_entry_or_null(&gate->threads, struct fg_thread, node);
 	seq_printf(m, "gate tgid=%d comm=", thr ? task_tgid_nr(thr->task) : 0);
 	if (thr)
-		seq_escape_str(m, thr->task->comm, ESCAPE_SPACE | ESCAPE_SPECIAL |
-			       ESCAPE_OCTAL, " ");
+		seq_escape_str(m, thr->task->comm, FG_ESCAPE, " \\");
 	seq_printf(m, " closed=%s threads=%u blocked=%u forks=%llu phases=%llu yields=%llu expired=%llu timeouts=%llu deadlocks=%llu unsafe=%llu abandoned=%llu bypasses=%llu\n",
 		   fg_domains(gate->closed), gate->nr_threads,
 		   gate->nr_blocked, gate->stats.forks, gate->stats.phases,
@@ -240,8 +242,7 @@ static void fg_gate_show(struct fg_gate *gate, void *m)
 		seq_printf(m, " inside tid=%d domains=%s site=%#llx label=",
 			   pid_nr(blame.pid), fg_domains(blame.domains),
 			   blame.site);
-		seq_escape_str(m, blame.label, ESCAPE_SPACE | ESCAPE_SPECIAL |
-			       ESCAPE_OCTAL, " ");
+		seq_escape_str(m, blame.label, FG_ESCAPE, " \\");
 		seq_puts(m, "\n");
 		fg_blame_drop(&blame);
 		shown++;

@@ -242,12 +242,13 @@ TEST_F(blame, debugfs_cannot_be_forged)
 {
 	if (access(FG_DEBUGFS "/gates", R_OK))
 		SKIP(return, "not root, or no debugfs");
-	prctl(PR_SET_NAME, "x\ngate tgid=1 z");
+	prctl(PR_SET_NAME, "x\ngate");
 	set_label(self->a.slot, "x\n inside tid=1 y", 0x1000, 0x1000);
 	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FG_MEMORY)));
 	ASSERT_LT(0, fg_read_file(FG_DEBUGFS "/gates", text, sizeof(text)));
 	EXPECT_EQ(NULL, strstr(text, "\n inside tid=1 y"));
-	EXPECT_EQ(NULL, strstr(text, "\ngate tgid=1 z"));
+	EXPECT_EQ(NULL, strstr(text, "\ngate closed"));
+	EXPECT_NE(NULL, strstr(text, "comm=x\\012gate closed"));
 	EXPECT_NE(NULL, strstr(text, "y"));
 }
 
