@@ -15,10 +15,7 @@
 #include "gate.h"
 
 #define FG_HOLDERS_BATCH	16
-#define FG_HOLDERS_SHOWN	64
-
-/* All but graphic characters: what user space calls things is one word. */
-#define FG_ESCAPE	(ESCAPE_NAP | ESCAPE_APPEND | ESCAPE_OCTAL)
+#define FG_LINES_SHOWN		64
 
 static struct dentry *fg_debugfs;
 
@@ -149,15 +146,15 @@ int fg_state(struct fg_gate *gate, struct forkgate_state *state)
 	state->threads = gate->nr_threads;
 	state->blocked = gate->nr_blocked;
 	state->wait_ns = fg_longest_wait(gate, &state->forkers);
-	state->forks = gate->stats.forks;
-	state->phases = gate->stats.phases;
-	state->yields = gate->stats.yields;
-	state->expired = gate->stats.expired;
-	state->timeouts = gate->stats.timeouts;
-	state->deadlocks = gate->stats.deadlocks;
-	state->unsafe = gate->stats.unsafe;
-	state->abandoned = gate->stats.abandoned;
-	state->bypasses = gate->stats.bypasses;
+	state->forks = gate->events[FG_EVENT_FORK];
+	state->phases = gate->events[FG_EVENT_PHASE];
+	state->yields = gate->events[FG_EVENT_YIELD];
+	state->expired = gate->events[FG_EVENT_EXPIRE];
+	state->timeouts = gate->events[FG_EVENT_TIMEOUT];
+	state->deadlocks = gate->events[FG_EVENT_DEADLOCK];
+	state->unsafe = gate->events[FG_EVENT_UNSAFE];
+	state->abandoned = gate->events[FG_EVENT_ABANDON];
+	state->bypasses = gate->events[FG_EVENT_BYPASS];
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 
 	state->holders_count = 0;
@@ -198,24 +195,85 @@ static const char *fg_domains(u32 domains)
 	return names[domains & FORKGATE_DOMAINS];
 }
 
+/* One word, whatever user space called it: all but graphic characters is octal. */
+static void fg_show_name(struct seq_file *m, const char *name)
+{
+	seq_escape_str(m, name, ESCAPE_NAP | ESCAPE_APPEND | ESCAPE_OCTAL,
+		       " \\");
+}
+
+/* Lists are cut: they are shown with the gate's lock held. */
+static bool fg_shown(struct seq_file *m, u32 *shown)
+{
+	if (++*shown == FG_LINES_SHOWN + 1)
+		seq_puts(m, " more\n");
+	return *shown > FG_LINES_SHOWN;
+}
+
 static void fg_show_forkers(struct seq_file *m, const char *list,
 			    struct list_head *head)
 {
 	u64 now = ktime_get_ns();
 	struct fg_thread *f;
+	u32 shown = 0;
 
-	list_for_each_entry(f, head, fork.node)
-		seq_printf(m, " fork tid=%d list=%s state=%s need=%s ticket=%d wait_ns=%llu\n",
-			   pid_nr(f->pid), list, fg_fork_states[f->fork.state],
+	list_for_each_entry(f, head, fork.node) {
+		if (fg_shown(m, &shown))
+			break;
+		seq_printf(m, " fork tid=%d slot=%d list=%s state=%s need=%s ticket=%d wait_ns=%llu\n",
+			   pid_nr(f->pid), f->slot, list,
+			   fg_fork_states[f->fork.state],
 			   fg_domains(f->fork.need), f->fork.ticket,
 			   now - f->fork.since);
+	}
+}
+
+static void fg_show_entries(struct seq_file *m, struct list_head *head)
+{
+	u64 now = ktime_get_ns();
+	struct fg_thread *thr;
+	u32 shown = 0;
+
+	list_for_each_entry(thr, head, entry.node) {
+		if (fg_shown(m, &shown))
+			break;
+		seq_printf(m, " enter tid=%d slot=%d domains=%s nested=%d wait_ns=%llu\n",
+			   pid_nr(thr->pid), thr->slot,
+			   fg_domains((thr->entry.levels[0] ? FORKGATE_MEMORY : 0) |
+				      (thr->entry.levels[1] ? FORKGATE_FILES : 0)),
+			   thr->entry.nested, now - thr->entry.since);
+	}
+}
+
+static void fg_show_holders(struct seq_file *m, struct fg_gate *gate)
+{
+	const struct forkgate_slot *s;
+	struct fg_blame blame;
+	u32 slot, shown = 0;
+
+	for (slot = 0; fg_slot_owner(gate, &slot); slot++) {
+		s = fg_slot(gate, slot);
+		if (!fg_slot_inside(s))
+			continue;
+		if (fg_shown(m, &shown))
+			break;
+		fg_blame_slot(gate, slot, &blame);
+		seq_printf(m, " inside tid=%d slot=%u domains=%s depth=%u,%u site=%#llx label=",
+			   pid_nr(blame.pid), slot, fg_domains(blame.domains),
+			   READ_ONCE(s->depth[0]), READ_ONCE(s->depth[1]),
+			   blame.site);
+		fg_show_name(m, blame.label);
+		seq_putc(m, '\n');
+		fg_blame_drop(&blame);
+	}
 }
 
 static void fg_gate_show(struct fg_gate *gate, void *m)
 {
+	const struct forkgate_policy *policy = &gate->policy;
 	struct fg_thread *thr;
-	u32 slot = 0, shown = 0;
 	unsigned long irq;
+	int i;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	if (gate->dead)
@@ -223,30 +281,23 @@ static void fg_gate_show(struct fg_gate *gate, void *m)
 	thr = list_first_entry_or_null(&gate->threads, struct fg_thread, node);
 	seq_printf(m, "gate tgid=%d comm=", thr ? task_tgid_nr(thr->task) : 0);
 	if (thr)
-		seq_escape_str(m, thr->task->comm, FG_ESCAPE, " \\");
-	seq_printf(m, " closed=%s threads=%u blocked=%u forks=%llu phases=%llu yields=%llu expired=%llu timeouts=%llu deadlocks=%llu unsafe=%llu abandoned=%llu bypasses=%llu\n",
-		   fg_domains(gate->closed), gate->nr_threads,
-		   gate->nr_blocked, gate->stats.forks, gate->stats.phases,
-		   gate->stats.yields, gate->stats.expired,
-		   gate->stats.timeouts, gate->stats.deadlocks,
-		   gate->stats.unsafe, gate->stats.abandoned,
-		   gate->stats.bypasses);
+		fg_show_name(m, thr->task->group_leader->comm);
+	seq_printf(m, " closed=%s closed_ns=%llu threads=%u blocked=%u",
+		   fg_domains(gate->closed),
+		   gate->closed ? ktime_get_ns() - gate->closed_at : 0,
+		   gate->nr_threads, gate->nr_blocked);
+	for (i = 0; i < FG_NR_EVENTS; i++)
+		seq_printf(m, " %s=%llu", fg_event_names[i], gate->events[i]);
+	seq_printf(m, "\n policy patience=%llu ticket_hold=%llu timeout=%llu backstop=%llu on_timeout=%s\n",
+		   policy->patience, policy->ticket_hold, policy->timeout,
+		   policy->backstop,
+		   policy->on_timeout == FORKGATE_PROCEED ? "proceed" : "fail");
 	fg_show_forkers(m, "phase", &gate->phase);
 	fg_show_forkers(m, "queue", &gate->queue);
-	for (; shown < FG_HOLDERS_SHOWN && fg_slot_owner(gate, &slot); slot++) {
-		struct fg_blame blame;
-
-		if (!fg_slot_inside(fg_slot(gate, slot)))
-			continue;
-		fg_blame_slot(gate, slot, &blame);
-		seq_printf(m, " inside tid=%d domains=%s site=%#llx label=",
-			   pid_nr(blame.pid), fg_domains(blame.domains),
-			   blame.site);
-		seq_escape_str(m, blame.label, FG_ESCAPE, " \\");
-		seq_puts(m, "\n");
-		fg_blame_drop(&blame);
-		shown++;
-	}
+	fg_show_entries(m, &gate->blocked[0]);
+	fg_show_entries(m, &gate->blocked[1]);
+	fg_show_entries(m, &gate->released);
+	fg_show_holders(m, gate);
 out:
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 }
@@ -265,6 +316,7 @@ void fg_blame_init(void)
 {
 	fg_debugfs = debugfs_create_dir("forkgate", NULL);
 	debugfs_create_file("gates", 0400, fg_debugfs, NULL, &gates_fops);
+	fg_stats_init(fg_debugfs);
 	fg_step_init(fg_debugfs);
 }
 

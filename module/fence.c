@@ -60,7 +60,7 @@ int fg_fence(struct fg_gate *gate, u32 need)
 		return -EINTR;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	phase = gate->stats.phases;
+	phase = gate->events[FG_EVENT_PHASE];
 	need &= gate->closed & ~gate->fenced;
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	if (!need)
@@ -74,7 +74,7 @@ int fg_fence(struct fg_gate *gate, u32 need)
 	smp_mb();	/* (b), for this CPU */
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (phase == gate->stats.phases)
+	if (phase == gate->events[FG_EVENT_PHASE])
 		gate->fenced |= need & gate->closed;
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 out:

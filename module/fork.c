@@ -145,6 +145,8 @@ static int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 limit,
 	}
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	fg_release(gate);
+	if (fork->slept && ret != -ERESTARTNOINTR)
+		fg_took(FG_TIME_FORK, fork->slept);
 	return ret;
 }
 
@@ -184,9 +186,9 @@ static bool fg_fork_failed(struct fg_gate *gate, struct fg_thread *thr, int why,
 			 proceed ? "goes ahead unsafe" : "gave up");
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	if (why == -EDEADLK)
-		gate->stats.deadlocks++;
+		fg_count(gate, FG_EVENT_DEADLOCK);
 	else
-		gate->stats.timeouts++;
+		fg_count(gate, FG_EVENT_TIMEOUT);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	return proceed;
 }
@@ -207,7 +209,7 @@ static void fg_fork_unsafe(struct fg_gate *gate, struct fg_thread *thr)
 	unsigned long irq;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	gate->stats.unsafe++;
+	fg_count(gate, FG_EVENT_UNSAFE);
 	thr->fork.unsafe = true;
 	if (thr->fork.state == FG_FORK_DRAINING) {
 		thr->fork.state = FG_FORK_COPYING;
@@ -358,7 +360,7 @@ int fg_fork_begin(u64 clone_flags, struct fg_thread **thrp)
 	}
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	gate->stats.forks++;
+	fg_count(gate, FG_EVENT_FORK);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	thr->vfork = clone_flags & CLONE_VFORK;
 	thr->copying = true;

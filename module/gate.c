@@ -473,6 +473,7 @@ int fg_enter(struct fg_gate *gate, struct forkgate_enter *enter,
 	for (i = 0; i < FG_NR_DOMAINS; i++)
 		thr->entry.levels[i] = enter->levels[i] += taken[i];
 	enter->flags &= ~FORKGATE_COUNTED;
+	thr->entry.since = since;
 	thr->entry.state = FG_ENTRY_BLOCKED;
 	thr->entry.nested = !newcomer;
 	thr->entry.let_go = false;
@@ -503,7 +504,9 @@ int fg_enter(struct fg_gate *gate, struct forkgate_enter *enter,
 	}
 
 	ret = fg_enter_wait(gate, thr);
-	trace_enter_go(thr, want, ret, ktime_get_ns() - since);
+	since = ktime_get_ns() - since;
+	trace_enter_go(thr, want, ret, since);
+	fg_took(FG_TIME_ENTRY, since);
 	fg_step(FG_STEP_ADMITTED);
 	fg_thread_put(thr);
 	return ret;
@@ -574,7 +577,7 @@ static void fg_phase_add(struct fg_gate *gate, struct fg_thread *thr)
 		gate->closed_at = ktime_get_ns();
 		gate->yield_at = fg_saturated_add(gate->closed_at,
 						  fork->patience);
-		gate->stats.phases++;
+		fg_count(gate, FG_EVENT_PHASE);
 	} else if (gate->patience < fork->patience) {
 		gate->yield_at = fg_saturated_add(gate->yield_at,
 						  fork->patience -
@@ -678,7 +681,10 @@ void fg_phase_unbar(struct fg_gate *gate)
 /* F6: the last one out */
 static void fg_open(struct fg_gate *gate)
 {
-	trace_open(gate, ktime_get_ns() - gate->closed_at);
+	u64 closed = ktime_get_ns() - gate->closed_at;
+
+	trace_open(gate, closed);
+	fg_took(FG_TIME_PHASE, closed);
 	fg_release_blocked(gate, true);
 	fg_release_blocked(gate, false);
 	gate->strict = false;
@@ -885,7 +891,7 @@ static void fg_yield(struct fg_gate *gate, u64 now)
 	struct fg_thread *f;
 
 	fg_release_blocked(gate, false);
-	gate->stats.yields++;
+	fg_count(gate, FG_EVENT_YIELD);
 	gate->patience = fg_saturated_add(gate->patience, gate->patience);
 	gate->yield_at = fg_saturated_add(now, gate->patience);
 	list_for_each_entry(f, &gate->phase, fork.node)
@@ -899,7 +905,7 @@ static void fg_expire(struct fg_gate *gate, struct fg_thread *thr)
 {
 	struct fg_fork *fork = &thr->fork;
 
-	gate->stats.expired++;
+	fg_count(gate, FG_EVENT_EXPIRE);
 	trace_expire(thr, fork->need);
 	if (fork->state == FG_FORK_TICKET)
 		fork->expired = true;

@@ -120,6 +120,7 @@ struct fg_fork {
  * @node: in gate->blocked[@nested] or gate->released while FG_ENTRY_BLOCKED
  * @state: where it is
  * @levels: to add to its slot upon admission
+ * @since: ns, when it came
  * @nested: it was inside a section already, only a copy keeps it out
  * @let_go: it was released by itself
  * @batch: gate->batch[@nested] when it was blocked; differs once all of
@@ -129,6 +130,7 @@ struct fg_entry {
 	struct list_head node;
 	enum fg_entry_state state;
 	u32 levels[FG_NR_DOMAINS];
+	u64 since;
 	bool nested;
 	bool let_go;
 	u64 batch;
@@ -200,17 +202,26 @@ struct fg_slot_page {
 	struct fg_thread *owner[FG_SLOTS_PER_PAGE];
 };
 
-/* Counters of a gate, as in struct forkgate_state */
-struct fg_stats {
-	u64 forks;
-	u64 phases;
-	u64 yields;
-	u64 expired;
-	u64 timeouts;
-	u64 deadlocks;
-	u64 unsafe;
-	u64 abandoned;
-	u64 bypasses;
+/* What is counted, for each gate and for the machine; see struct forkgate_state */
+enum fg_event {
+	FG_EVENT_FORK,
+	FG_EVENT_PHASE,
+	FG_EVENT_YIELD,
+	FG_EVENT_EXPIRE,
+	FG_EVENT_TIMEOUT,
+	FG_EVENT_DEADLOCK,
+	FG_EVENT_UNSAFE,
+	FG_EVENT_ABANDON,
+	FG_EVENT_BYPASS,
+	FG_NR_EVENTS,
+};
+
+/* What is measured, for the machine; see stats.c */
+enum fg_time {
+	FG_TIME_FORK,
+	FG_TIME_ENTRY,
+	FG_TIME_PHASE,
+	FG_NR_TIMES,
 };
 
 /**
@@ -250,7 +261,7 @@ struct fg_stats {
  * @fence_mutex: see the lock order; protects nothing but its section
  * @advance: brings tickets on for which nobody sleeps; holds a reference
  * @policy: see forkgate(4)
- * @stats: counters
+ * @events: how often each happened
  */
 struct fg_gate {
 	refcount_t ref;
@@ -290,7 +301,7 @@ struct fg_gate {
 	struct mutex fence_mutex;	/* one fence at a time */
 	struct work_struct advance;
 	struct forkgate_policy policy;
-	struct fg_stats stats;
+	u64 events[FG_NR_EVENTS];
 };
 
 extern struct workqueue_struct *fg_wq;
@@ -374,6 +385,12 @@ void fg_blame_drop(struct fg_blame *blame);
 int fg_state(struct fg_gate *gate, struct forkgate_state *state);
 void fg_blame_init(void);
 void fg_blame_exit(void);
+
+/* stats.c: what happened how often, and how long it took */
+extern const char * const fg_event_names[FG_NR_EVENTS];
+void fg_count(struct fg_gate *gate, enum fg_event event);
+void fg_took(enum fg_time what, u64 ns);
+void fg_stats_init(struct dentry *dir);
 
 /* hook.c: the way into the clone path; the only file that knows how */
 struct kernel_clone_args;

@@ -344,7 +344,7 @@ static struct fg_gate *fg_gate_bypassed(struct fg_gate *parent)
 	if (gate->heir)
 		atomic_inc(&fg_copies);
 	raw_spin_lock_irqsave(&parent->lock, irq);
-	parent->stats.bypasses++;
+	fg_count(parent, FG_EVENT_BYPASS);
 	trace_bypass(parent);
 	raw_spin_unlock_irqrestore(&parent->lock, irq);
 	fg_hook_bypassed();

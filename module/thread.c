@@ -258,7 +258,7 @@ void fg_thread_unlink(struct fg_thread *thr, bool gone)
 			     thr->fork.ticket);
 	}
 	if (abandoned) {
-		gate->stats.abandoned++;
+		fg_count(gate, FG_EVENT_ABANDON);
 		trace_abandon(thr, &blame);
 	}
 	thr->linked = false;

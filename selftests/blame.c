@@ -237,6 +237,51 @@ TEST_F(blame, debugfs_shows_all_gates)
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
+TEST_F(blame, debugfs_shows_who_enters)
+{
+	char tid[32], *line;
+
+	if (access(FG_DEBUGFS "/gates", R_OK))
+		SKIP(return, "not root, or no debugfs");
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
+	start(&self->a, job_enter, ARG(FG_FILES));
+	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_LT(0, fg_read_file(FG_DEBUGFS "/gates", text, sizeof(text)));
+	snprintf(tid, sizeof(tid), "tid=%d ", self->a.tid);
+	line = line_with(" enter ", tid);
+	ASSERT_NE(NULL, line);
+	EXPECT_NE(NULL, strstr(line, "domains=files nested=0"));
+	EXPECT_EQ(NULL, strstr(line, "wait_ns=0"));
+	EXPECT_NE(NULL, line_with(" policy ", "on_timeout=fail"));
+	snprintf(tid, sizeof(tid), "tgid=%d ", getpid());
+	line = line_with("gate ", tid);
+	ASSERT_NE(NULL, line);
+	EXPECT_NE(NULL, strstr(line, "closed=memory,files"));
+	EXPECT_EQ(NULL, strstr(line, "closed_ns=0"));
+	ASSERT_EQ(0, run(&self->forker, job_release, NULL));
+	EXPECT_EQ(0, finish(&self->a));
+}
+
+/* The gate's lock is held meanwhile: not for as long as a process likes. */
+TEST_F(blame, debugfs_lists_are_cut)
+{
+	static struct worker many[70];
+	int i, lines = 0;
+	char *line;
+
+	if (access(FG_DEBUGFS "/gates", R_OK))
+		SKIP(return, "not root, or no debugfs");
+	for (i = 0; i < ARRAY_SIZE(many); i++) {
+		ASSERT_EQ(0, worker_new(&many[i]));
+		ASSERT_EQ(0, run(&many[i], job_enter, ARG(FG_MEMORY)));
+	}
+	ASSERT_LT(0, fg_read_file(FG_DEBUGFS "/gates", text, sizeof(text)));
+	for (line = text; (line = strstr(line, "\n inside ")); line++)
+		lines++;
+	EXPECT_EQ(64, lines);
+	EXPECT_NE(NULL, strstr(text, "\n more\n"));
+}
+
 /* A label, or a thread's name, cannot forge a line. */
 TEST_F(blame, debugfs_cannot_be_forged)
 {
