@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * symbol.c - names of code addresses of other processes, by elfutils
+ *
+ * Must not stop a process that it looks at, and must not fail: where nothing is
+ * known, the name of an address is the address.
+ */
+#include <elfutils/libdwfl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd.h"
+
+/* The last few names: watch and trace ask for the same ones all the time. */
+static struct known {
+	pid_t tgid;
+	uint64_t site;
+	char *name;
+} known[256];
+
+static unsigned int next;
+
+static const Dwfl_Callbacks callbacks = {
+	.find_elf = dwfl_linux_proc_find_elf,
+	.find_debuginfo = dwfl_standard_find_debuginfo,
+};
+
+/* Of a site, "function+0x1f (file)", as far as that is known; to be freed */
+static char *resolve(Dwfl *dwfl, uint64_t site)
+{
+	const char *symbol = NULL, *path = NULL, *file;
+	Dwfl_Module *module;
+	GElf_Off offset = 0;
+	Dwarf_Addr start = 0;
+	GElf_Sym sym;
+	char *name;
+	int ret;
+
+	module = dwfl_addrmodule(dwfl, site);
+	if (module) {
+		path = dwfl_module_info(module, NULL, &start, NULL, NULL, NULL, NULL, NULL);
+		symbol = dwfl_module_addrinfo(module, site, &offset, &sym, NULL, NULL, NULL);
+	}
+	file = path && strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+	if (symbol)
+		ret = asprintf(&name, "%s+%#" PRIx64 " (%s)", symbol, (uint64_t)offset, file);
+	else if (file)
+		ret = asprintf(&name, "%s+%#" PRIx64, file, site - start);
+	else
+		ret = asprintf(&name, "%#" PRIx64, site);
+	return ret < 0 ? NULL : name;
+}
+
+const char *symbol_name(pid_t tgid, uint64_t site)
+{
+	static char address[32];
+	struct known *entry;
+	Dwfl *dwfl;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(known); i++)
+		if (known[i].name && known[i].tgid == tgid && known[i].site == site)
+			return known[i].name;
+
+	snprintf(address, sizeof(address), "%#" PRIx64, site);
+	unsetenv("DEBUGINFOD_URLS");	/* nobody wants to wait for a server */
+	dwfl = dwfl_begin(&callbacks);
+	if (!dwfl)
+		return address;
+	/* No memory is read, so the process goes on. */
+	if (dwfl_linux_proc_report(dwfl, tgid) || dwfl_report_end(dwfl, NULL, NULL)) {
+		dwfl_end(dwfl);
+		return address;
+	}
+	entry = &known[next++ % ARRAY_SIZE(known)];
+	free(entry->name);
+	*entry = (struct known){ .tgid = tgid, .site = site, .name = resolve(dwfl, site) };
+	dwfl_end(dwfl);
+	return entry->name ? entry->name : address;
+}
+
+void symbol_forget(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(known); i++) {
+		free(known[i].name);
+		known[i].name = NULL;
+	}
+}
