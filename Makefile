@@ -12,7 +12,7 @@ module: ## build the module [KVER=RELEASE|KDIR=FOLDER] [DEBUG=1]
 	@tools/kmod build
 
 .PHONY: lib selftests native programs
-lib: ## build the library
+lib: ## build the library and the command
 	@set -e; for dir in $(parts); do $(MAKE) -C $$dir; done
 
 # The tests need the framework that comes with the kernel's source.
@@ -24,6 +24,7 @@ selftests: lib ## build the tests
 
 native: selftests ## run the tests that need no module, on this machine
 	@$(MAKE) -C selftests/lib $(framework) run-native
+	@$(MAKE) -C selftests/tools run-native
 
 programs: lib
 	@$(MAKE) -C tools/demo
@@ -73,7 +74,7 @@ install: install-module ## install [DESTDIR=] [PREFIX=/usr/local] [KVER=]
 install-module: ## install the module alone
 	@tools/kmod install || { echo "Without the module: make install-user" >&2; exit 1; }
 
-install-user: lib ## install the library, headers, manual pages and udev rule
+install-user: lib ## install the library, command, manual pages and udev rule
 	@set -e; for dir in $(parts); do $(MAKE) -C $$dir install; done
 	install -D -m 644 packaging/$(rule) $(DESTDIR)$(UDEVDIR)/$(rule)
 	@set -e; for page in $(pages); do \

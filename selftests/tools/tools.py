@@ -1,0 +1,564 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command forkgate and a situation that scene.c makes: what it says of it.
+
+Needs the module and root. Nobody else may use gates meanwhile.
+"""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import tempfile
+import termios
+import time
+import xml.etree.ElementTree
+
+from tap import FORKGATE, LIMIT, NOBODY, check, main, run, test, wait_for
+
+LABEL = 'archive <1> & "2"'
+TRACING = "/sys/kernel/tracing"
+SCENE = os.environ["SCENE"]
+
+
+class Scene:
+    """A process in which a fork waits for a holder, and a newcomer for the fork"""
+
+    def __init__(self, *args):
+        # pylint: disable=consider-using-with
+        self.process = subprocess.Popen([SCENE, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True)
+
+    def __enter__(self):
+        assert select.select([self.process.stdout], [], [], LIMIT)[0], "the scene does not come about"
+        words = self.process.stdout.readline().split()
+        assert words and words[0] == "ready", words
+        self.tgid, self.holder, self.forker, self.newcomer = map(int, words[1:])
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        assert self.process.wait(LIMIT) == 0, "the fork failed"
+        self.process.stdout.close()
+
+
+def write(path, text):
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def instances():
+    return [name for name in os.listdir(TRACING + "/instances") if name.startswith("forkgate-trace")]
+
+
+#
+# ps
+#
+
+
+@test
+def ps_shows_who_waits_for_whom():
+    with Scene() as scene:
+        output = check(run("ps"), 0)
+    assert re.search(rf"^ *{scene.tgid} scene .*4 threads.*closed for .*memory,files", output, re.M), output
+    assert re.search(rf'^  prepare +{scene.forker} fork \\"er +waits .* for memory,files$', output, re.M), output
+    assert re.search(rf'^    blocked by {scene.holder} holder in "{re.escape(LABEL)}" at hold_archive\+0x[0-9a-f]+ '
+                     r"\(scene\)$", output, re.M), output
+    assert re.search(rf"^  inside +{scene.holder} holder +memory, ", output, re.M), output
+    assert re.search(rf"^  enters +{scene.newcomer} newcomer +waits .* for memory$", output, re.M), output
+    assert "\033" not in output, "colours in a pipe"
+
+
+@test
+def ps_names_a_raw_clone_fork():
+    with Scene("raw") as scene:
+        output = check(run("ps"), 0)
+    assert re.search(rf'^  fork +{scene.forker} ', output, re.M), output
+
+
+@test
+def ps_without_label_names_the_function():
+    with Scene("nolabel") as scene:
+        output = check(run("ps"), 0)
+    assert re.search(rf"blocked by {scene.holder} holder in hold_archive\+0x[0-9a-f]+ \(scene\)$", output, re.M), output
+
+
+@test
+def ps_in_json():
+    with Scene() as scene:
+        gates = json.loads(check(run("ps", "--json"), 0))["gates"]
+    assert len(gates) == 1, gates
+    gate = gates[0]
+    assert gate["tgid"] == scene.tgid and gate["comm"] == "scene", gate
+    assert gate["closed"] == ["memory", "files"] and gate["closed_ns"] > 0, gate
+    assert gate["threads"] == 4 and gate["blocked"] == 1 and gate["complete"] is True, gate
+    assert gate["counters"]["phases"] == 1 and gate["counters"]["timeouts"] == 0, gate
+    assert gate["policy"] == {"patience": None, "ticket_hold": 100000000, "timeout": None, "backstop": None,
+                              "on_timeout": "fail"}, gate
+    fork, = gate["forks"]
+    assert fork["tid"] == scene.forker and fork["comm"] == 'fork \\"er' and fork["ticket"] is True, fork
+    assert fork["state"] == "draining" and fork["need"] == ["memory", "files"] and fork["wait_ns"] > 0, fork
+    assert fork["blocked_by"] == [scene.holder], fork
+    holder, = gate["inside"]
+    assert holder["tid"] == scene.holder and holder["domains"] == ["memory"], holder
+    assert holder["depth"] == {"memory": 1, "files": 0} and holder["label"] == LABEL, holder
+    assert holder["symbol"].startswith("hold_archive+0x") and int(holder["site"], 16) > 0, holder
+    entry, = gate["entering"]
+    assert entry["tid"] == scene.newcomer and entry["domains"] == ["memory"], entry
+    assert entry["nested"] is False and entry["wait_ns"] > 0, entry
+
+
+@test
+def ps_does_not_blame_the_forker():
+    with Scene("own") as scene:
+        gate, = json.loads(check(run("ps", "--json"), 0))["gates"]
+        text = check(run("ps"), 0)
+    assert {holder["tid"] for holder in gate["inside"]} == {scene.holder, scene.forker}, gate
+    assert gate["forks"][0]["blocked_by"] == [scene.holder], gate
+    assert text.count("blocked by") == 1 and "and " + str(scene.forker) not in text, text
+
+
+@test
+def ps_without_gates():
+    check(run("ps"), 0, "No process has a gate.")
+    assert json.loads(check(run("ps", "--json"), 0)) == {"gates": []}
+
+
+@test
+def ps_is_for_root():
+    check(run("ps", user=NOBODY), 1, "only root")
+
+
+#
+# stat
+#
+
+
+def stat():
+    return json.loads(check(run("stat", "--json"), 0))
+
+
+@test
+def stat_in_json_counts():
+    before = stat()
+    with Scene():
+        now = stat()
+        assert now["armed"] is True, now
+        assert (now["gates"], now["threads"], now["inside"]) == (1, 4, 1), now
+        assert (now["waiting_forks"], now["waiting_entries"]) == (1, 1), now
+    after = stat()
+    for name, more in (("phases", 1), ("forks", 1), ("redirects", 1), ("timeouts", 0), ("unsafe", 0), ("bypasses", 0)):
+        assert after["counters"][name] == before["counters"][name] + more, (name, before, after)
+    for name in ("fork_wait", "entry_wait", "phase"):
+        old, new = before["histograms"][name], after["histograms"][name]
+        assert new["count"] == old["count"] + 1 and new["sum_ns"] > old["sum_ns"], (name, old, new)
+        assert sum(bucket["count"] for bucket in new["buckets"]) == new["count"], new
+        limits = [bucket["below_ns"] or 1 << 64 for bucket in new["buckets"]]
+        assert limits == sorted(limits), new
+    assert after["gates"] == 0, after
+
+
+@test
+def stat_for_people():
+    with Scene():
+        pass
+    check(run("stat"), 0, "The hook is armed.", "clones that passed a gate", "fork_wait: ", "on average")
+
+
+@test
+def stat_for_prometheus():
+    types, helps, values = {}, set(), {}
+    for line in check(run("stat", "--prometheus"), 0).splitlines():
+        match = re.fullmatch(r"# (HELP|TYPE) ([a-zA-Z_:][a-zA-Z0-9_:]*) (.+)", line)
+        if match and match[1] == "TYPE":
+            assert match[2] not in types and match[3] in ("counter", "gauge", "histogram"), line
+            types[match[2]] = match[3]
+            continue
+        if match:
+            assert match[2] not in helps, line
+            helps.add(match[2])
+            continue
+        match = re.fullmatch(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(\{le="([^"]+)"\})? ([0-9.e+-]+)', line)
+        assert match, line
+        family = re.sub(r"_(bucket|sum|count)$", "", match[1])
+        assert (match[1] if match[1] in types else family) in types, f"no TYPE before {line}"
+        values.setdefault(match[1], []).append((match[3], float(match[4])))
+    assert helps == set(types), (helps, types)
+    for name, kind in types.items():
+        if kind == "counter":
+            assert name.endswith("_total"), name
+        if kind != "histogram":
+            assert len(values[name]) == 1, name
+            continue
+        buckets = values[name + "_bucket"]
+        assert buckets[-1][0] == "+Inf" and buckets[-1][1] == values[name + "_count"][0][1], buckets
+        assert [float(le) for le, _ in buckets] == sorted(float(le) for le, _ in buckets), buckets
+        assert [count for _, count in buckets] == sorted(count for _, count in buckets), buckets
+    assert values["forkgate_armed"] == [(None, 1.0)], values
+    assert values["forkgate_fork_wait_seconds_count"][0][1] >= 1, values
+
+
+@test
+def stat_is_for_root():
+    check(run("stat", user=NOBODY), 1, "only root")
+
+
+#
+# check
+#
+
+
+@test
+def check_finds_no_problem():
+    output = check(run("check"), 0, "hook: armed and firing", "Forks wait for sections.")
+    assert "PROBLEM" not in output, output
+
+
+@test
+def check_is_for_everybody():
+    check(run("check", user=NOBODY), 0, "hook: armed and firing", "cannot be seen here")
+
+
+def check_with(path, broken, good, *texts):
+    write(path, broken)
+    try:
+        result = run("check")
+    finally:
+        write(path, good)
+    check(result, 1, "hook: does not fire", *texts)
+    check(run("check"), 0)
+
+
+@test
+def check_finds_ftrace_switched_off():
+    check_with("/proc/sys/kernel/ftrace_enabled", "0", "1", "PROBLEM  kernel.ftrace_enabled is 0",
+               "sysctl kernel.ftrace_enabled=1")
+
+
+@test
+def check_finds_kprobes_switched_off():
+    check_with("/sys/kernel/debug/kprobes/enabled", "0", "1", "PROBLEM  /sys/kernel/debug/kprobes/enabled is 0",
+               "echo 1 >/sys/kernel/debug/kprobes/enabled")
+
+
+@test
+def check_finds_a_device_that_is_locked():
+    os.chmod("/dev/forkgate", 0o600)
+    try:
+        result = run("check", user=NOBODY)
+    finally:
+        os.chmod("/dev/forkgate", 0o666)
+    check(result, 1, "PROBLEM  device: /dev/forkgate: Permission denied", "60-forkgate.rules")
+
+
+@test
+def check_finds_that_there_is_no_device():
+    os.rename("/dev/forkgate", "/dev/forkgate.hidden")
+    try:
+        result = run("check")
+    finally:
+        os.rename("/dev/forkgate.hidden", "/dev/forkgate")
+    check(result, 1, "PROBLEM  device: the module is loaded, but /dev/forkgate")
+
+
+#
+# watch, in a terminal of its own
+#
+
+
+class Terminal:
+    """The command in a terminal; all that it printed"""
+
+    def __init__(self, *args, env=None, size=(50, 200)):
+        self.pid, self.fd = pty.fork()
+        if not self.pid:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+            os.environ.update({"TERM": "xterm", **(env or {})})
+            os.execv(FORKGATE, [FORKGATE, *args])
+        self.text = ""
+
+    def read(self, seconds=0.1):
+        if not select.select([self.fd], [], [], seconds)[0]:
+            return self.text
+        try:
+            self.text += os.read(self.fd, 65536).decode(errors="replace")
+        except OSError:		# the other side is gone
+            time.sleep(seconds)
+        return self.text
+
+    def expect(self, text):
+        wait_for(lambda: text in self.read())
+
+    def status(self):
+        def ended():
+            self.read()
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            return pid and [os.waitstatus_to_exitcode(status)]
+        return wait_for(ended)[0]
+
+
+def watch_ends(end):
+    with Scene() as scene:
+        terminal = Terminal("watch", "-d", "0.1")
+        terminal.expect(f"blocked by {scene.holder} holder")
+        terminal.expect("gates: 1, with waiting forks: 1")
+        end(terminal)
+        assert terminal.status() == 0
+    terminal.read()
+    assert terminal.text.startswith("\033[?1049h"), terminal.text
+    assert terminal.text.endswith("\033[?1049l"), terminal.text[-100:]
+    assert "\033[?25h" in terminal.text, "no cursor"
+
+
+@test
+def watch_ends_by_q():
+    watch_ends(lambda terminal: os.write(terminal.fd, b"q"))
+
+
+@test
+def watch_ends_by_interrupt():
+    watch_ends(lambda terminal: os.write(terminal.fd, b"\003"))
+
+
+@test
+def watch_ends_by_sigterm():
+    watch_ends(lambda terminal: os.kill(terminal.pid, signal.SIGTERM))
+
+
+@test
+def watch_is_live():
+    terminal = Terminal("watch", "-d", "0.1")
+    terminal.expect("No process has a gate.")
+    with Scene() as scene:
+        terminal.expect(f"{scene.tgid} scene")
+    before = len(terminal.read())
+    wait_for(lambda: "No process has a gate." in terminal.read()[before:])
+    os.write(terminal.fd, b"q")
+    assert terminal.status() == 0
+
+
+@test
+def watch_can_be_suspended():
+    terminal = Terminal("watch", "-d", "0.1")
+    terminal.expect("No process has a gate.")
+    os.write(terminal.fd, b"\x1a")
+    assert wait_for(lambda: os.waitpid(terminal.pid, os.WUNTRACED | os.WNOHANG)[0]) == terminal.pid
+    assert terminal.read().endswith("\033[?1049l"), terminal.text
+    before = len(terminal.text)
+    os.kill(terminal.pid, signal.SIGCONT)
+    wait_for(lambda: "No process has a gate." in terminal.read()[before:])
+    os.write(terminal.fd, b"q")
+    assert terminal.status() == 0
+
+
+@test
+def watch_fits_into_the_terminal():
+    rows, columns = 5, 30
+    with Scene():
+        terminal = Terminal("watch", "-d", "0.1", size=(rows, columns))
+        terminal.expect("blocked by")
+        os.write(terminal.fd, b"q")
+        assert terminal.status() == 0
+    for screen in terminal.text.split("\033[H")[1:]:
+        lines = re.sub(r"\033\[[?0-9;]*[a-zA-Z]", "", screen).split("\r\n")
+        assert len(lines) <= rows and all(len(line) <= columns for line in lines), lines
+
+
+@test
+def watch_says_why_it_ends():
+    terminal = Terminal("watch", "-d", "0.1")
+    terminal.expect("No process has a gate.")
+    subprocess.run(["umount", "--lazy", "/sys/kernel/debug"], check=True)
+    try:
+        assert terminal.status() == 1
+    finally:
+        subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
+    terminal.read()
+    assert "is not there" in terminal.text.split("\033[?1049l")[-1], terminal.text
+
+
+@test
+def colours_on_a_terminal_alone():
+    with Scene():
+        terminal = Terminal("ps")
+        assert terminal.status() == 0
+        assert "\033[31m" in terminal.text, terminal.text
+        terminal = Terminal("ps", env={"NO_COLOR": "1"})
+        assert terminal.status() == 0
+        assert "\033" not in terminal.text, terminal.text
+        terminal = Terminal("ps", env={"TERM": "dumb"})
+        assert terminal.status() == 0
+        assert "\033" not in terminal.text, terminal.text
+
+
+#
+# trace
+#
+
+
+def titles(path):
+    tree = xml.etree.ElementTree.parse(path)
+    return [element.text for element in tree.iter("{http://www.w3.org/2000/svg}title")]
+
+
+def has(texts, pattern):
+    assert any(re.search(pattern, text) for text in texts), f"no {pattern} in {texts}"
+
+
+@test
+def trace_draws_a_fork_that_waited():
+    with tempfile.TemporaryDirectory() as folder:
+        result = run("trace", "-o", folder + "/t.svg", "--perfetto", folder + "/t.json", SCENE, "auto")
+        check(result, 0, "1 fork waited", folder + "/t.svg and " + folder + "/t.json")
+        tgid, holder, forker, newcomer = map(int, result.stdout.split()[1:])
+        shown = titles(folder + "/t.svg")
+        with open(folder + "/t.svg", encoding="utf-8") as file:
+            picture = file.read()
+        with open(folder + "/t.json", encoding="utf-8") as file:
+            events = json.load(file)["traceEvents"]
+    has(shown, r"^forkgate: .*/scene auto$")
+    has(shown, r"^fork waits: prepare waits .* for memory,files$")
+    has(shown, r"^waits to enter: waits .* to enter memory$")
+    has(shown, r'^inside: "archive <1> & "2"" at hold_archive\+0x[0-9a-f]+ \(scene\)$')
+    has(shown, r"^gate closed: closed for ")
+    has(shown, r"^ticket: ")
+    has(shown, r"^copy: ")
+    has(shown, r"^child [0-9]+$")
+    for name in (f"{holder} holder", f'{forker} fork \\&quot;er', f"{newcomer} newcomer", f"scene {tgid}"):
+        assert name in picture, f"no lane {name}"
+
+    for event in events:
+        assert event["ph"] in "MXbei" and isinstance(event["pid"], int), event
+    bars = {(event["name"], event["tid"]): event for event in events if event["ph"] == "X"}
+    for bar in (("fork waits", forker), ("waits to enter", newcomer), ("inside", holder), ("copy", forker)):
+        assert bars[bar]["pid"] == tgid and bars[bar]["dur"] >= 0, bars
+    wait = bars["fork waits", forker]
+    entry = bars["waits to enter", newcomer]
+    assert wait["ts"] < entry["ts"] < wait["ts"] + wait["dur"], (wait, entry)
+    assert {event["name"] for event in events if event["ph"] == "b"} == {"gate closed"}, events
+    names = {(event["name"], event["tid"], event["args"]["name"]) for event in events if event["ph"] == "M"}
+    assert ("process_name", tgid, "scene") in names and ("thread_name", holder, "holder") in names, names
+
+
+@test
+def trace_draws_a_fork_that_waited_in_vain():
+    before = stat()
+    with tempfile.TemporaryDirectory() as folder:
+        result = run("trace", "-o", folder + "/t.svg", SCENE, "timeout")
+        check(result, 0, "1 fork waited")
+        _, holder, forker, _ = map(int, result.stdout.split()[1:])
+        shown = titles(folder + "/t.svg")
+    section = re.escape(f'"{LABEL}" at hold_archive+0x') + "[0-9a-f]+"
+    has(shown, rf"^fork waits in vain: waits .* for memory,files, in vain; thread {holder} is inside {section}")
+    has(shown, r"^the wait of .* ended without a grant$")
+    has(shown, rf"^thread {forker} gave up: this one was inside {section}")
+    assert not any(text.startswith("copy") for text in shown), shown
+    after = stat()
+    assert after["counters"]["timeouts"] == before["counters"]["timeouts"] + 1, after
+    assert after["histograms"]["fork_wait"]["count"] == before["histograms"]["fork_wait"]["count"] + 1, after
+
+
+@test
+def trace_by_the_extension():
+    with tempfile.TemporaryDirectory() as folder:
+        check(run("trace", "-o", folder + "/t.json", SCENE, "auto"), 0)
+        with open(folder + "/t.json", encoding="utf-8") as file:
+            assert json.load(file)["traceEvents"]
+        assert os.listdir(folder) == ["t.json"]
+
+
+@test
+def trace_to_the_default_file():
+    with tempfile.TemporaryDirectory() as folder:
+        check(run("trace", "true", cwd=folder), 0, "no fork waited; see forkgate-trace.svg")
+        assert os.listdir(folder) == ["forkgate-trace.svg"]
+        with open(folder + "/forkgate-trace.svg", encoding="utf-8") as file:
+            assert "No gate was closed" in file.read()
+
+
+def trace_ends(status, *program):
+    with tempfile.TemporaryDirectory() as folder:
+        result = run("trace", "-o", folder + "/t.svg", *program)
+    check(result, status)
+    assert not instances(), instances()
+    return result.stderr
+
+
+@test
+def trace_has_the_status_of_the_program():
+    trace_ends(0, "true")
+    trace_ends(42, "sh", "-c", "exit 42")
+
+
+@test
+def trace_of_a_program_that_is_killed():
+    trace_ends(128 + signal.SIGKILL, "sh", "-c", "kill -KILL $$")
+
+
+@test
+def trace_of_a_program_that_is_not_there():
+    assert "No such file" in trace_ends(127, "/nonexistent/program")
+
+
+@test
+def trace_of_a_program_that_cannot_run():
+    assert "Permission denied" in trace_ends(126, "/etc/passwd")
+
+
+@test
+def trace_is_for_root():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        check(run("trace", "-o", folder + "/t.svg", "touch", folder + "/ran", user=NOBODY), 125, "needs root")
+        assert not os.path.exists(folder + "/ran"), "the program ran"
+
+
+@test
+def trace_passes_sigterm_on_and_cleans_up():
+    with tempfile.TemporaryDirectory() as folder:
+        with subprocess.Popen([FORKGATE, "trace", "-o", folder + "/t.svg", "sleep", "1000"],
+                              stderr=subprocess.DEVNULL) as process:
+            wait_for(instances)
+            wait_for(lambda: b"sleep" in subprocess.run(["ps", "-o", "comm=", "--ppid", str(process.pid)],
+                                                        capture_output=True, check=False).stdout)
+            process.terminate()
+            assert process.wait(LIMIT) == 128 + signal.SIGTERM
+        assert not instances(), instances()
+        titles(folder + "/t.svg")
+
+
+@test
+def trace_removes_what_a_killed_one_left():
+    with tempfile.TemporaryDirectory() as folder:
+        with subprocess.Popen([FORKGATE, "trace", "-o", folder + "/t.svg", "sleep", "1000"],
+                              stderr=subprocess.DEVNULL, start_new_session=True) as process:
+            wait_for(instances)
+            os.killpg(process.pid, signal.SIGKILL)
+        wait_for(instances)
+        trace_ends(0, "true")
+
+
+@test
+def trace_of_two_at_a_time():
+    with tempfile.TemporaryDirectory() as folder:
+        command = [FORKGATE, "trace", "-o"]
+        scene = [SCENE, "auto"]
+        with subprocess.Popen(command + [folder + "/1.svg"] + scene, stdout=subprocess.PIPE, text=True,
+                              stderr=subprocess.DEVNULL) as one:
+            two = run("trace", "-o", folder + "/2.svg", *scene)
+            first = one.stdout.readline().split()
+            assert one.wait(LIMIT) == 0
+        check(two, 0)
+        for path, other in (("1.svg", two.stdout.split()), ("2.svg", first)):
+            with open(folder + "/" + path, encoding="utf-8") as file:
+                picture = file.read()
+            assert "fork waits: " in picture, path
+            assert f"scene {other[1]}<" not in picture, f"{path} shows the other program"
+
+
+main()
