@@ -228,6 +228,15 @@ static bool fg_may_enter(struct fg_gate *gate, struct fg_thread *thr, u32 want,
 	return true;
 }
 
+/* A forker entered a section: others may be in a circle with it now. */
+static void fg_phase_wake(struct fg_gate *gate)
+{
+	struct fg_thread *f;
+
+	list_for_each_entry(f, &gate->phase, fork.node)
+		fg_forker_wake(gate, f);
+}
+
 /* Count @thr into @domains, adding @levels to what its slot says. */
 static void fg_admit(struct fg_gate *gate, struct fg_thread *thr, u32 domains,
 		     const u32 *levels)
@@ -246,6 +255,8 @@ static void fg_admit(struct fg_gate *gate, struct fg_thread *thr, u32 domains,
 		    (f->fork.need & domains) &&
 		    (int)f->fork.cursor > thr->slot)
 			f->fork.cursor = thr->slot;
+	if (thr->fork.state != FG_FORK_NONE)
+		fg_phase_wake(gate);
 }
 
 /* K6: a sleeper is counted in by whoever releases it */
@@ -288,15 +299,6 @@ static void fg_phase_next(struct fg_gate *gate)
 {
 	if (list_empty(&gate->phase) && list_empty(&gate->released))
 		fg_phase_add_queue(gate);
-}
-
-/* A forker entered a section: others may be in a circle with it now. */
-static void fg_phase_wake(struct fg_gate *gate)
-{
-	struct fg_thread *f;
-
-	list_for_each_entry(f, &gate->phase, fork.node)
-		fg_forker_wake(gate, f);
 }
 
 /* Those whose scan is complete may go now, or as soon as it is their turn. */
@@ -452,8 +454,6 @@ int fg_enter(struct fg_gate *gate, struct forkgate_enter *enter,
 	newcomer = !inside && thr->fork.state == FG_FORK_NONE;
 	if (fg_may_enter(gate, thr, want, newcomer)) {
 		fg_admit(gate, thr, want, enter->levels);
-		if (thr->fork.state != FG_FORK_NONE)
-			fg_phase_wake(gate);
 		ret = 0;
 		goto out_unlock;
 	}
