@@ -12,6 +12,7 @@ byte seen_a[4], seen_b[4];	/* the same as others see it */
 bool running[4];		/* in mm_cpumask */
 byte late;			/* the value that closed still has for who has not locked */
 bool fencing;			/* gate->fence_mutex */
+hidden byte complete;		/* a copy shows either nothing of a section, or all */
 
 /* what FORKER does when it is granted: reads */
 #define FENCE(t) \
@@ -146,7 +147,7 @@ end:	do
 	:: d_step { begin_fork(t, M); skip };
 		wait_fork(t);
 		atomic { read(a[0], seen_a[0]); copy = seen_a[0] };
-		atomic { read(b[0], seen_b[0]); assert(seen_b[0] == copy); copy = 0 };
+		atomic { read(b[0], seen_b[0]); complete = seen_b[0] == copy; assert(complete); copy = 0 };
 		d_step { leave_phase(t); skip }
 	:: break
 	od

@@ -116,6 +116,9 @@ hidden byte phase, queue, released, waits, other, truly, exclusion, holder;
 #define stores_again(t)	skip
 #define closes(v)	skip
 #endif
+#ifndef POLL
+#define opened()	skip
+#endif
 
 /* t is in a critical section */
 inline barrier(t)
@@ -160,7 +163,7 @@ inline check_exclusion(t)
 	assert(exclusion)
 }
 
-inline program_enters(t, D)	/* E4 */
+inline program_enters(t, D)	/* past E3 */
 {
 	T[t].really[0] = T[t].really[0] + L0(D);
 	T[t].really[1] = T[t].really[1] + L1(D);
@@ -260,6 +263,17 @@ inline wake_scanned()
 	od
 }
 
+inline wake_all()
+{
+	k = 0;
+	do
+	:: k < NT ->
+		T[k].asleep = (T[k].state == DRAINING && T[k].asleep == 1 -> 0 : T[k].asleep);
+		k++
+	:: else -> break
+	od
+}
+
 inline join_phase(t)
 {
 	T[t].state = DRAINING;
@@ -297,7 +311,7 @@ inline released_one()
 	fi
 }
 
-/* OPEN, K7: release every blocked entry, or every newcomer */
+/* F6, K7: release every blocked entry, or every newcomer */
 inline release_blocked(every)
 {
 	i = 0;
@@ -313,17 +327,19 @@ inline release_blocked(every)
 	od
 }
 
-/* a copy or a ticket has ended: release the nested entries that only it kept out */
+/* a copy or a ticket has ended: release the entries that only it kept out */
 inline unbar()
 {
 	j = 0;
 	do
 	:: j < NT ->
 		if
-		:: T[j].entry == BLOCKED && T[j].nested ->
+		:: T[j].entry == BLOCKED ->
 			decide(j, WANT(j), 0, 0);
 			if
-			:: !keep -> T[j].entry = RELEASED
+			:: (T[j].nested -> !(WANT(j) & barred) :
+			    !PATIENCE && !ANY(HAS_DOMAIN) && !mutant(UNBAR_NESTED)) ->
+				T[j].entry = RELEASED
 			:: else
 			fi
 		:: else
@@ -348,8 +364,9 @@ inline leave_phase(t)
 	T[t].polled = false;
 	census();
 	if
-	:: !phase ->		/* OPEN */
+	:: !phase ->		/* it opens */
 		set_closed(0);
+		opened();
 		fenced = (mutant(STAYS_FENCED) -> fenced : 0);
 		granted = false;
 		strict = false;
@@ -362,7 +379,7 @@ inline leave_phase(t)
 }
 
 /* K7, a timer: the drain has lasted for its patience */
-#define IS_BLOCKED(t)	(T[t].entry == BLOCKED)
+#define IS_BLOCKED(t)	(T[t].entry == BLOCKED && !T[t].nested)
 #define IS_QUEUED(t)	(T[t].state == QUEUED)
 #define IS_DRAINING(t)	(T[t].state == DRAINING)
 #define QUEUE_YIELDS	(ANY(IS_QUEUED) && !mutant(YIELD_KEEPS_QUEUE))
@@ -424,7 +441,11 @@ inline kernel_enter(t, D, a0, a1)
 		T[t].levels[0] = 0;
 		T[t].levels[1] = 0;
 		T[t].nested = false;
-		T[t].entry = 0
+		T[t].entry = 0;
+		if		/* a forker inside a section may be in a circle now */
+		:: T[t].state != IDLE && !mutant(ENTRY_SILENT) -> wake_all()
+		:: else
+		fi
 	:: else ->		/* K3 */
 		holder = T[t].state == TICKET;
 		assert(!holder);
@@ -534,6 +555,9 @@ inline fence_all(N)
 	fenced = fenced | (N)
 }
 
+/* the phase may be waiting for its section */
+#define JOINS(t)	(INSIDE(t) && !mutant(INSIDE_QUEUES))
+
 /* F2: t wants to copy n */
 inline begin_fork(t, n)
 {
@@ -553,11 +577,12 @@ inline begin_fork(t, n)
 	:: T[t].state >= DRAINING ->	/* its own ticket, or a place it has kept */
 		T[t].barred = T[t].barred || (HAS_DOMAIN(t) && !mutant(STAYS_BARRED));
 		join_phase(t)
-	:: T[t].state < DRAINING && (phase ->
-			INSIDE(t) && !mutant(INSIDE_QUEUES) || !PATIENCE ||
-				!granted && (!queue || T[t].state == QUEUED) :
+	:: T[t].state == IDLE && (phase -> JOINS(t) || !PATIENCE || (!granted && !queue) :
 			!queue && !released) ->
 		join_phase(t)
+	:: T[t].state == QUEUED && phase && JOINS(t) ->
+		join_phase(t)
+	:: T[t].state == QUEUED && !(phase && JOINS(t))
 	:: else ->
 		T[t].state = QUEUED;
 		if
@@ -577,7 +602,8 @@ inline begin_fork(t, n)
 
 /* does it wait, or has it kept its place while a handler runs? */
 #define WAITS(t)	((T[t].state == DRAINING && T[t].asleep) || \
-			 (T[t].state == QUEUED && !T[t].user) || T[t].polled || (mutant(KEPT_WAITS) && T[t].user))
+			 (T[t].state == QUEUED && !T[t].user) || \
+			 (T[t].polled && !HAS_DOMAIN(t)) || (mutant(KEPT_WAITS) && T[t].user))
 /* levels that somebody else has passed count too: not everybody has */
 #define PASSED(k, i)	(((k) != (i) && T[k].state >= DRAINING && T[k].cursor > (i)) * T[k].need)
 #define COUNTS(i)	(mutant(ADMITTED_ONLY) -> \

@@ -57,16 +57,33 @@ inline restart_entry(t)
 }
 
 
-/* a clone as the kernel does it: signals interrupt it while it waits */
+/* the copy was interrupted after the grant: F2 again, and nobody is kept out meanwhile */
+inline interrupt_copy(t)
+{
+	begin_fork(t, 0);
+	T[t].user = true;
+	T[t].barred = false;
+	unbar();
+	released_one();
+	return_to_user(t)
+}
+
+/* a clone as the kernel does it: signals interrupt it while it waits, or copies */
 inline clone(t, N)
 {
 	n = N;
 	d_step { sleeps[t] = true; out = 0; begin_fork(t, n); skip };
-	wait_fork(t);
-	if
-	:: d_step { HAS_DOMAIN(t) -> leave_phase(t); n = 0; return_to_user(t); skip }
-	:: d_step { !HAS_DOMAIN(t) -> n = 0; return_to_user(t); skip }
-	fi
+	do
+	:: wait_fork(t);
+		if
+		:: d_step { HAS_DOMAIN(t) -> leave_phase(t); n = 0; return_to_user(t); skip };
+			break
+		:: d_step { !HAS_DOMAIN(t) -> n = 0; return_to_user(t); skip };
+			break
+		:: d_step { HAS_DOMAIN(t) && signal[t] -> interrupt_copy(t); skip };
+			d_step { sleeps[t] = true; begin_fork(t, n); skip }
+		fi
+	od
 }
 
 proctype Thread0() provided (!handling[0])

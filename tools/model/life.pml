@@ -13,8 +13,7 @@
 #include "gate.pml"
 
 bool killed[3];
-byte child_barred;	/* what the gate of a child that was born keeps out */
-bool born;
+hidden byte child_open;	/* the gate of a child that has just been born is */
 
 /* EXIT, EXEC: t is gone, wherever it was */
 inline gone(t)
@@ -78,8 +77,8 @@ end:	do
 		wait_fork(t);
 		if
 		:: d_step { HAS_DOMAIN(t) -> 	/* the copy is complete, the child runs */
-			child_barred = (mutant(CHILD_INHERITS) -> T[t].need : 0);
-			born = true;
+			child_open = !(mutant(CHILD_INHERITS) && closed);
+			assert(child_open);
 			leave_phase(t);
 			skip }
 		:: d_step { HAS_DOMAIN(t) && !mutant(FAILURE_KEEPS) -> leave_phase(t); skip }
@@ -87,14 +86,6 @@ end:	do
 		:: !HAS_DOMAIN(t)
 		fi
 	:: break
-	od
-}
-
-/* a thread of the child enters: it has one slot, the forker's, and no forkers */
-proctype Child()
-{
-end:	do
-	:: born -> (!(child_barred & M)); born = false
 	od
 }
 
@@ -117,7 +108,6 @@ init {
 		run Section(1);
 		run Holder(2);
 		run Forker(3, MF);
-		run Child();
 		run Killer()
 	}
 }

@@ -10,6 +10,12 @@
 		out = EAGAIN; leave_phase(t); skip }; \
 	   break
 
+#ifdef POLL
+bool reopened;		/* since the worker's fence began */
+#define opened()	reopened = fencing_worker
+bool fencing_worker;
+#endif
+
 #include "gate.pml"
 
 bool libc;		/* a lock that clone's caller holds, like malloc's */
@@ -93,8 +99,9 @@ end:	do
 	:: d_step { T[t].ticket = true; T[t].polled = true; begin_fork(t, F); skip };
 		do
 		:: FORK_WAITS(t) -> enter(t, M); leave(t, M)
-		:: T[t].state == TICKET -> T[t].user = true; break
+		:: d_step { T[t].state == TICKET -> T[t].polled = false; T[t].user = true }; break
 		:: d_step { FORK_WAITS(t) -> leave_phase(t); skip }; break	/* gives up */
+		:: T[t].state == IDLE -> break		/* timed out, or expired unseen */
 		od;
 		lock(libc);
 		prepared_clone(t, MF);
@@ -103,16 +110,32 @@ end:	do
 	od
 }
 
-/* brings polled tickets on: F3 and F4 without the thread */
+#ifdef POLL
+/*
+ * brings polled tickets on: F3 and F4 without the thread. The gate may open and
+ * close while it is in F3.
+ */
 proctype Worker(byte t)
 {
-	byte out;
+	byte out, domains;
 	bool bounded;
 end:	do
-	:: d_step { T[t].polled && AWAKE(t) && !FENCED(t) -> fence_all(T[t].need); skip }
+	:: d_step {
+		T[t].polled && AWAKE(t) && !FENCED(t) ->
+			domains = closed;
+			fencing_worker = true;
+			fence_all(0)
+	   };
+	   d_step {
+		fenced = (reopened && !mutant(FENCE_UNCHECKED) -> fenced : fenced | (domains & closed));
+		domains = 0;
+		reopened = false;
+		fencing_worker = false
+	   }
 	:: atomic { T[t].polled && AWAKE(t) && FENCED(t) -> scan(t) }
 	od
 }
+#endif
 
 /* takes a ticket for what it copies, or does not */
 proctype Forker(byte t; byte n)
@@ -135,7 +158,7 @@ end:	do
 proctype Timer()
 {
 end:	do
-	:: d_step { T[2].user -> leave_phase(2); skip }
+	:: d_step { T[2].user || (T[2].polled && T[2].state != IDLE) -> leave_phase(2); skip }
 	:: d_step { T[3].user -> leave_phase(3); skip }
 	od
 }
