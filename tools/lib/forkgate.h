@@ -230,12 +230,14 @@ static __always_inline int forkgate_enter(unsigned int domains)
 		slot = forkgate_attach();
 
 	slot->site = forkgate_site();
+	/* The labels are those of module/gate.c. E1 */
 	if (domains & FORKGATE_MEMORY)
 		forkgate_count(&slot->depth[0]);
 	if (domains & FORKGATE_FILES)
 		forkgate_count(&slot->depth[1]);
-	/* count before looking; the forker's fence is the other half */
+	/* E2: count before looking; the forker's fence is the other half */
 	forkgate_barrier();
+	/* E3 */
 	if (forkgate_unlikely(forkgate_closed() & domains))
 		return forkgate_enter_slow(domains);
 	return 0;
@@ -256,11 +258,14 @@ static __always_inline void forkgate_leave(unsigned int domains)
 {
 	struct forkgate_slot *slot = forkgate_thread.slot;
 
+	/* L1 */
 	if (domains & FORKGATE_MEMORY)
 		forkgate_uncount(&slot->depth[0]);
 	if (domains & FORKGATE_FILES)
 		forkgate_uncount(&slot->depth[1]);
+	/* L2 */
 	forkgate_barrier();
+	/* L3 */
 	if (forkgate_unlikely(forkgate_closed() & domains))
 		forkgate_leave_slow(domains);
 }

@@ -49,6 +49,11 @@
 #define RELEASED	2	/* whoever opened the gate will count it in */
 #define RETRY		3	/* only in mutant HANDOVER_LATE */
 
+/* Thread.asleep: what a drain waits for in the kernel, if it waits */
+#define AT_SLOT		1	/* the slot at its cursor */
+#define NOT_YET		2	/* only in mutant NO_RECHECK: announced too late */
+#define ITS_TURN	3	/* all slots were idle */
+
 /* how a fork ended without a copy; local variable `out` of every forker */
 #define EDEADLK		1
 #define EAGAIN		2
@@ -66,7 +71,7 @@ typedef Thread {
 	byte state;
 	byte need;
 	byte cursor;
-	byte asleep;		/* 2 only in mutant NO_RECHECK */
+	byte asleep;
 	bool ticket;		/* the fork is a prepare */
 	bool barred;		/* its ticket has become a drain and still keeps entries out */
 	bool user;		/* keeps its place while in user mode */
@@ -81,7 +86,7 @@ bool strict;			/* newcomers of either domain are kept out */
 
 hidden byte i, j, k;		/* scratch, dead between blocks */
 hidden byte passed, barred, drains, keep, newcomer, l0, l1;
-hidden byte phase, queue, released, waits, other, truly, exclusion, holder;
+hidden byte phase, queue, released, waits, other, truly, exclusion, passes;
 
 #define BIT(n)		(1 << (n))
 #define MASK(a, b)	((a) | ((b) << 1))
@@ -239,7 +244,7 @@ inline wake_waiters(t)
 	do
 	:: k < NT ->
 		if
-		:: k != t && T[k].state == DRAINING && T[k].asleep == 1 &&
+		:: k != t && T[k].state == DRAINING && T[k].asleep & 1 &&
 		   T[k].cursor == t && !(T[k].need & INSIDE(t)) -> T[k].asleep = 0
 		:: else
 		fi;
@@ -248,27 +253,25 @@ inline wake_waiters(t)
 	od
 }
 
-/* wake the forkers that have scanned all slots and wait for something else */
+/* wake the forkers that found all slots idle and wait for something else */
 inline wake_scanned()
 {
 	k = 0;
 	do
 	:: k < NT ->
-		if
-		:: T[k].state == DRAINING && T[k].cursor == NS -> T[k].asleep = 0
-		:: else
-		fi;
+		T[k].asleep = (T[k].asleep == ITS_TURN -> 0 : T[k].asleep);
 		k++
 	:: else -> break
 	od
 }
 
+/* a forker entered a section: others may be in a circle with it now */
 inline wake_all()
 {
 	k = 0;
 	do
 	:: k < NT ->
-		T[k].asleep = (T[k].state == DRAINING && T[k].asleep == 1 -> 0 : T[k].asleep);
+		T[k].asleep = (T[k].asleep & 1 -> 0 : T[k].asleep);
 		k++
 	:: else -> break
 	od
@@ -416,6 +419,10 @@ inline count_in(t)
 	T[t].levels[1] = 0;
 	T[t].entry = 0;
 	T[t].nested = false;
+	if
+	:: T[t].state != IDLE && !mutant(RELEASE_SILENT) -> wake_all()
+	:: else
+	fi;
 	barrier(t);
 	released_one()
 }
@@ -442,13 +449,13 @@ inline kernel_enter(t, D, a0, a1)
 		T[t].levels[1] = 0;
 		T[t].nested = false;
 		T[t].entry = 0;
-		if		/* a forker inside a section may be in a circle now */
+		if
 		:: T[t].state != IDLE && !mutant(ENTRY_SILENT) -> wake_all()
 		:: else
 		fi
 	:: else ->		/* K3 */
-		holder = T[t].state == TICKET;
-		assert(!holder);
+		passes = T[t].state != TICKET;
+		assert(passes);
 		l0 = (passed & M -> T[t].depth[0] : (a0));
 		l1 = (passed & F -> T[t].depth[1] : (a1));
 		add_levels(t, -l0, -l1);
@@ -644,16 +651,16 @@ inline find_circle(t)
 }
 
 /* F5; what a ticket kept out goes on before the clone that it was for waits */
-inline sleep(t)
+inline sleep(t, what)
 {
-	T[t].asleep = 1 + mutant(NO_RECHECK);
 	if
 	:: T[t].barred ->
 		T[t].barred = false;
 		unbar();
 		released_one()
 	:: else
-	fi
+	fi;
+	T[t].asleep = what
 }
 
 /* F4: t has seen all slots idle */
@@ -670,7 +677,7 @@ inline try_grant(t)
 	:: else -> break
 	od;
 	if
-	:: other -> sleep(t)
+	:: other -> sleep(t, ITS_TURN)
 	:: else ->
 		T[t].barred = false;
 		T[t].state = (T[t].ticket -> TICKET : COPYING);
@@ -700,7 +707,7 @@ inline scan(t)
 					assert(truly);
 					out = EDEADLK;
 					leave_phase(t)
-				:: else -> sleep(t)
+				:: else -> sleep(t, (mutant(NO_RECHECK) -> NOT_YET : AT_SLOT))
 				fi;
 				skip
 		   };
@@ -731,7 +738,7 @@ inline wait_fork(t)
 		:: else
 		fi
 	   }
-	:: d_step { T[t].asleep == 2 -> T[t].asleep = 1 }
+	:: d_step { T[t].asleep == NOT_YET -> T[t].asleep = AT_SLOT }
 	FORK_SIGNALS(t)
 	od
 }

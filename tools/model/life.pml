@@ -45,7 +45,10 @@ end:		do
 	} unless { d_step { killed[t] -> gone(t); skip } }
 }
 
-/* prepares, enters a section, and gives the ticket back */
+/*
+ * prepares, enters a section, and gives the ticket back; or its clone fails at F1
+ * and gives it back, which is the same step
+ */
 proctype Holder(byte t)
 {
 	byte out;

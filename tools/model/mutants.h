@@ -44,3 +44,4 @@
 #define UNBAR_NESTED		40
 #define ENTRY_SILENT		41
 #define FENCE_UNCHECKED		42
+#define RELEASE_SILENT		43

@@ -38,12 +38,51 @@ end:	do
 	od
 }
 
+/* polls for a ticket, and waits for it inside a section */
+proctype Polls(byte t)
+{
+end:	do
+	:: d_step { T[t].ticket = true; T[t].polled = true; begin_fork(t, M); skip };
+		enter(t, F);
+		T[t].state == TICKET;
+		leave(t, F);
+		d_step { leave_phase(t); skip }
+	:: break
+	od
+}
+
+/* brings it on */
+proctype Worker(byte t)
+{
+	byte out;
+end:	do
+	:: d_step { T[t].polled && AWAKE(t) && !FENCED(t) -> fence_all(T[t].need); skip }
+	:: atomic { T[t].polled && AWAKE(t) && FENCED(t) -> scan(t) }
+	od
+}
+
+/* a queued one that enters a section is in the way of the phase until this yields */
+proctype Timer()
+{
+end:	do
+	:: d_step { MAY_YIELD && PATIENCE -> yield(); skip }
+	od
+}
+
 init {
 	atomic {
+#ifdef POLLED
+		run Polls(0);
+		run Worker(0);
+		run Timer();
+		run Inside(1, F, F);
+		run Inside(2, M, F)
+#else
 		run Inside(0, M, F);
 		run Inside(1, F, MF);
 		run Section(2, M);
 		run Forker(3, M)
+#endif
 	}
 }
 

@@ -29,10 +29,10 @@ inline unlock(x)
 }
 
 /* in a section needs the lock */
-proctype Needs(byte t)
+proctype Needs(byte t; byte d)
 {
 end:	do
-	:: enter(t, M); lock(mutex); unlock(mutex); leave(t, M)
+	:: enter(t, d); lock(mutex); unlock(mutex); leave(t, d)
 	:: break
 	od
 }
@@ -84,12 +84,12 @@ end:	do
 	od
 }
 
-proctype Other(byte t)
+proctype Other(byte t; byte n)
 {
 	byte out;
 	bool bounded;
 end:	do
-	:: fork(t, F)
+	:: fork(t, n)
 	:: break
 	od
 }
@@ -104,14 +104,22 @@ end:	do
 
 init {
 	atomic {
-		run Needs(0);
-#ifndef QUEUE
-		run Holds(1);
-#else
-		run Other(1);
-#endif
+#if defined(QUEUE)
+		run Needs(0, M);
+		run Other(1, F);
 		run Prepares(2);
 		run Forker(3);
+#elif defined(COPY)	/* a copy of M beside a drain of F */
+		run Needs(0, F);
+		run Holds(1);
+		run Other(2, M);
+		run Other(3, F);
+#else
+		run Needs(0, M);
+		run Holds(1);
+		run Prepares(2);
+		run Forker(3);
+#endif
 		run Timer()
 	}
 }
