@@ -29,7 +29,7 @@ native: selftests ## run the tests that need no module, on this machine
 programs: lib
 	@$(MAKE) -C tools/demo
 
-.PHONY: setup demo check check-all lint bench mutants
+.PHONY: setup demo check check-all lint bench mutants model
 setup: ## install the Debian packages that demo and check need
 	@tools/setup
 
@@ -45,6 +45,9 @@ check-all: setup ## the same, on all kernels, with all checkers
 
 lint: setup ## check the sources and the documentation
 	@tools/lint/run
+
+model: setup ## check the models of the protocol, and mutants of them that must fail
+	@tools/model/run
 
 mutants: setup selftests ## remove one guard after the other: tests must fail
 	@selftests/mutants/run
