@@ -427,6 +427,27 @@ inline count_in(t)
 	released_one()
 }
 
+/* K2, of a thread that decide() has let pass */
+inline admit(t, D)
+{
+	if
+	:: !newcomer && (D) & drains && !mutant(NO_STRICT) ->
+		strict = true;
+		set_closed(MF)
+	:: else
+	fi;
+	restart_scans(t, D);
+	add_levels(t, T[t].levels[0], T[t].levels[1]);
+	T[t].levels[0] = 0;
+	T[t].levels[1] = 0;
+	T[t].nested = false;
+	T[t].entry = 0;
+	if
+	:: T[t].state != IDLE && !mutant(ENTRY_SILENT) -> wake_all()
+	:: else
+	fi
+}
+
 /*
  * K1..K3. a0, a1: levels of this entry that are in the slot; those in
  * T[t].levels have been given back before and are not.
@@ -436,23 +457,7 @@ inline kernel_enter(t, D, a0, a1)
 	barrier(t);
 	decide(t, (D) | WANT(t), a0, a1);
 	if
-	:: !keep ->		/* K2 */
-		if
-		:: !newcomer && ((D) | WANT(t)) & drains && !mutant(NO_STRICT) ->
-			strict = true;
-			set_closed(MF)
-		:: else
-		fi;
-		restart_scans(t, (D) | WANT(t));
-		add_levels(t, T[t].levels[0], T[t].levels[1]);
-		T[t].levels[0] = 0;
-		T[t].levels[1] = 0;
-		T[t].nested = false;
-		T[t].entry = 0;
-		if
-		:: T[t].state != IDLE && !mutant(ENTRY_SILENT) -> wake_all()
-		:: else
-		fi
+	:: !keep -> admit(t, (D) | WANT(t))
 	:: else ->		/* K3 */
 		passes = T[t].state != TICKET;
 		assert(passes);

@@ -46,6 +46,34 @@ inline restart_entry(t)
 	kernel_enter(t, 0, 0, 0)
 }
 
+/* an entry that does not wait, and a leave if it was admitted */
+inline try_enter(t, D)
+{
+	atomic { user_enter(t, D) };
+	if			/* E3 */
+	:: d_step { MAY_OPEN(t, D) -> program_enters(t, D); skip }
+	:: d_step {
+		MAY_CLOSED(t, D) ->
+			barrier(t);
+			decide(t, D, L0(D), L1(D));
+			if
+			:: !keep ->	/* K2 */
+				admit(t, D);
+				program_enters(t, D)
+			:: else ->	/* K3 */
+				add_levels(t, -L0(D), -L1(D));
+				wake_waiters(t);
+				refused = true
+			fi;
+			skip
+	   }
+	fi;
+	if
+	:: refused -> refused = false
+	:: else -> leave(t, D)
+	fi
+}
+
 proctype Section(byte t; byte d) provided (!handling[t])
 {
 	byte g0, g1;
@@ -57,7 +85,8 @@ end:	do
 
 proctype Handler(byte t)
 {
-	byte g0, g1, d;
+	byte g0, g1;
+	bool refused;
 end:	do
 	::	if
 		:: d_step { !sleeps[t] && !handling[t] -> handling[t] = true }
@@ -66,6 +95,7 @@ end:	do
 		if
 		:: enter(t, M); leave(t, M)
 		:: enter(t, F); leave(t, F)
+		:: try_enter(t, M)
 		fi;
 		handling[t] = false
 	:: break

@@ -166,7 +166,9 @@ end:	do
 init {
 	atomic {
 		run Section(0, M);
+#if !defined(POLL) && !defined(TWO)
 		run Section(1, F);
+#endif
 #ifdef POLL
 		run Poller(2);
 		run Worker(2);
