@@ -45,3 +45,4 @@
 #define ENTRY_SILENT		41
 #define FENCE_UNCHECKED		42
 #define RELEASE_SILENT		43
+#define NO_EXPIRY		44

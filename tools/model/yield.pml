@@ -97,7 +97,7 @@ end:	do
 proctype Timer()
 {
 end:	do
-	:: d_step { T[2].user -> leave_phase(2); skip }
+	:: d_step { T[2].user && !mutant(NO_EXPIRY) -> leave_phase(2); skip }
 	:: d_step { MAY_YIELD && PATIENCE && !mutant(NO_YIELD) -> yield(); skip }
 	od
 }
