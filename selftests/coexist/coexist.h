@@ -81,11 +81,17 @@ static inline int forkgate_unload(void)
 	return module_unload("forkgate");
 }
 
-/* forkgate_unload_idle - the same after the last user, who gives up what it held a moment after its end */
+/* forkgate_unload_idle - the same when others have ended, which give up what they held a moment after that */
 static inline int forkgate_unload_idle(void)
 {
 	int ret;
 
+	if (gate.head)
+		munmap(gate.head, FORKGATE_MAP_SIZE);
+	if (gate.fd >= 0)
+		close(gate.fd);
+	gate.head = NULL;
+	gate.fd = -1;
 	return wait_until((ret = forkgate_unload()) != -EAGAIN) ? ret : -EAGAIN;
 }
 

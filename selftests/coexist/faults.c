@@ -81,10 +81,6 @@ FIXTURE_TEARDOWN(faults)
 	if (!self->started)
 		return;
 	set_probability("0");
-	if (gate.head)
-		munmap(gate.head, FORKGATE_MAP_SIZE);
-	if (gate.fd >= 0)
-		close(gate.fd);
 	/* Nothing holds the module: no failure forgot a reference. */
 	if (!access(module_path(), R_OK)) {
 		EXPECT_EQ(0, forkgate_unload_idle());
