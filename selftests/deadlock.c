@@ -205,6 +205,36 @@ TEST_F(circle, nonblocking_prepare)
 }
 
 /* Policy "proceed": the copy is made, and says what it is. */
+static long job_try(void *domains)
+{
+	return fg_prepare_full((uintptr_t)domains, FORKGATE_NONBLOCK, 0, 0, NULL);
+}
+
+/*
+ * "a" polls for a ticket, and closes a circle by an entry that it has to wait
+ * for: then whoever releases it has "c" look again, which sleeps for "b".
+ */
+TEST_F(circle, polled_ticket_counted_in_by_others)
+{
+	ASSERT_EQ(0, run(&self->b, job_enter, ARG(FG_FILES)));
+	ASSERT_EQ(0, run(&self->b, job_prepare, ARG(FG_FILES)));
+	ASSERT_EQ(0, run(&self->c, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(-EAGAIN, run(&self->a, job_try, ARG(FG_MEMORY)));
+	start(&self->a, job_enter, ARG(FG_FILES));
+	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	start(&self->c, job_fork, &fork_files);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->c, 3)));
+	ASSERT_EQ(0, run(&self->b, job_release, NULL));
+	EXPECT_EQ(0, finish(&self->a));
+	ASSERT_EQ(-EDEADLK, finish(&self->c));
+	EXPECT_EQ(1, fg_state().deadlocks);
+	EXPECT_EQ(0, run(&self->c, job_leave, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, run(&self->b, job_leave, ARG(FG_FILES)));
+	EXPECT_EQ(0, run(&self->a, job_leave, ARG(FG_FILES)));
+	EXPECT_EQ(0, run(&self->a, job_release, NULL));
+	EXPECT_EQ(0, gate.head->closed);
+}
+
 TEST_F(circle, proceed)
 {
 	proceed();
