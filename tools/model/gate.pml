@@ -598,7 +598,7 @@ inline begin_fork(t, n)
 	:: else ->
 		T[t].state = QUEUED;
 		if
-		:: phase && !mutant(NO_STRICT) -> strict = true; set_closed(MF)
+		:: phase && !mutant(QUEUE_LAX) -> strict = true; set_closed(MF)
 		:: else
 		fi
 	fi

@@ -46,3 +46,4 @@
 #define FENCE_UNCHECKED		42
 #define RELEASE_SILENT		43
 #define NO_EXPIRY		44
+#define QUEUE_LAX		45
