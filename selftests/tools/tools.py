@@ -52,6 +52,15 @@ def write(path, text):
         file.write(text)
 
 
+def child_names(pid):
+    names = []
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        for child in file.read().split():
+            with open(f"/proc/{child}/comm", encoding="ascii") as comm:
+                names.append(comm.read().strip())
+    return names
+
+
 def instances():
     return [name for name in os.listdir(TRACING + "/instances") if name.startswith("forkgate-trace")]
 
@@ -524,8 +533,7 @@ def trace_passes_sigterm_on_and_cleans_up():
         with subprocess.Popen([FORKGATE, "trace", "-o", folder + "/t.svg", "sleep", "1000"],
                               stderr=subprocess.DEVNULL) as process:
             wait_for(instances)
-            wait_for(lambda: b"sleep" in subprocess.run(["ps", "-o", "comm=", "--ppid", str(process.pid)],
-                                                        capture_output=True, check=False).stdout)
+            wait_for(lambda: "sleep" in child_names(process.pid))
             process.terminate()
             assert process.wait(LIMIT) == 128 + signal.SIGTERM
         assert not instances(), instances()
