@@ -474,9 +474,8 @@ static inline void *worker_main(void *arg)
 	worker->tid = fg_gettid();
 	worker_set(worker, WORKER_DONE);
 	for (;;) {
-		while ((state = READ_ONCE(worker->state)) != WORKER_BUSY)
+		while ((state = __atomic_load_n(&worker->state, __ATOMIC_SEQ_CST)) != WORKER_BUSY)
 			fg_futex(&worker->state, FUTEX_WAIT, state, NULL);
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		worker->result = worker->job(worker->arg);
 		worker_set(worker, WORKER_DONE);
 	}
@@ -494,7 +493,7 @@ static inline long finish(struct worker *worker)
 {
 	if (!wait_until(!busy(worker)))
 		return -ETIME;
-	worker->state = WORKER_IDLE;
+	WRITE_ONCE(worker->state, WORKER_IDLE);
 	return worker->result;
 }
 

@@ -29,8 +29,10 @@
  * only in children of libc's fork().
  *
  * The type (error-checking or recursive) is never left to libc, and the states
- * of robust mutexes neither: both must survive that. The owner is known by the
- * address of its thread, which is the same in the child.
+ * of robust mutexes neither: both must survive that. __owner is the address of
+ * the owner's thread, which is the same in the child; of a mutex with a libc
+ * mutex it says only that there is an owner, as threads that come after a dead
+ * one have its address.
  *
  * Must not allocate memory, nor use libc's mutexes for the ordinary kinds.
  */
@@ -161,8 +163,15 @@ static int renew(forksafe_mutex_t *mutex)
 	err = forksafe_mutex_lock(&renewal);
 	if (err)
 		return err == EDEADLK ? EBUSY : err;
-	if (mutex->__epoch != forksafe_epoch)
-		make_inner(mutex);
+	if (mutex->__epoch != forksafe_epoch) {
+		if (mutex->__owner && kind_of(mutex) & ROBUST)
+			set_kind(mutex, DIED, 0);
+		if (!mutex->__owner || kind_of(mutex) & ROBUST)
+			make_inner(mutex);
+		else	/* dead, or copied unsafely: it stays locked */
+			__atomic_store_n(&mutex->__epoch, forksafe_epoch,
+					 __ATOMIC_RELEASE);
+	}
 	return forksafe_mutex_unlock(&renewal);
 }
 
@@ -229,6 +238,7 @@ static int inner_own(forksafe_mutex_t *mutex)
 		return ENOTRECOVERABLE;
 	}
 	mutex->__count = 0;
+	__atomic_store_n(&mutex->__owner, mutex, __ATOMIC_RELAXED);
 	link_held(mutex);
 	return kind & DIED ? EOWNERDEAD : 0;
 }
@@ -238,6 +248,7 @@ static void inner_release(forksafe_mutex_t *mutex)
 	unlink_held(mutex);
 	if (kind_of(mutex) & DIED)
 		set_kind(mutex, LOST, DIED);
+	__atomic_store_n(&mutex->__owner, NULL, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&mutex->__mutex);
 }
 
