@@ -1,2 +1,461 @@
 // SPDX-License-Identifier: GPL-2.0-only
-int main(void) { return 0; }
+/*
+ * <forksafe_mutex.h> with the module: forks wait for who holds a lock, and for
+ * nobody who only waits for one; whatever threads do with their locks, no fork
+ * hangs, and no child. What the locks do by themselves is tested in locks.c.
+ */
+#define _GNU_SOURCE
+#include "../forkgate_test.h"
+
+#include <forkgate.h>
+#include <forksafe_mutex.h>
+
+enum { PLAIN, RECURSIVE, ROBUST, INHERITING, BOTH, KINDS };
+
+static forksafe_mutex_t mutexes[KINDS];
+static forksafe_rwlock_t rwlock = FORKSAFE_RWLOCK_INITIALIZER;
+static forksafe_cond_t cond = FORKSAFE_COND_INITIALIZER;
+static forksafe_mutex_t outer = FORKSAFE_MUTEX_INITIALIZER;
+
+static int depth(void)
+{
+	struct forkgate_slot *slot = forkgate_thread.slot;
+
+	return slot ? slot->depth[0] : 0;
+}
+
+/*
+ * Jobs of workers. A mutex of NULL stands for the read-write lock.
+ */
+
+static long do_lock(void *mutex)
+{
+	return mutex ? forksafe_mutex_lock(mutex) :
+		       forksafe_rwlock_wrlock(&rwlock);
+}
+
+static long do_trylock(void *mutex)
+{
+	return mutex ? forksafe_mutex_trylock(mutex) :
+		       forksafe_rwlock_trywrlock(&rwlock);
+}
+
+static long do_unlock(void *mutex)
+{
+	return mutex ? forksafe_mutex_unlock(mutex) :
+		       forksafe_rwlock_unlock(&rwlock);
+}
+
+static long do_rdlock(void *unused)
+{
+	return forksafe_rwlock_rdlock(&rwlock);
+}
+
+static long do_wait(void *mutex)
+{
+	return forksafe_cond_wait(&cond, mutex);
+}
+
+static long do_depth(void *unused)
+{
+	return depth();
+}
+
+static long do_prepare(void *unused)
+{
+	return forkgate_prepare(FORKGATE_DOMAINS, NULL);
+}
+
+static long do_release(void *unused)
+{
+	return forkgate_release();
+}
+
+static long do_enter(void *unused)
+{
+	return forkgate_enter(FORKGATE_MEMORY);
+}
+
+static long do_leave(void *unused)
+{
+	forkgate_leave(FORKGATE_MEMORY);
+	return 0;
+}
+
+/* Both locks, in a section of the first while waiting for the second */
+static long do_lock_inside(void *mutex)
+{
+	return forksafe_mutex_lock(&outer) ?: do_lock(mutex) ?:
+	       do_unlock(mutex) ?: forksafe_mutex_unlock(&outer);
+}
+
+static long do_fork(void *mutex)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(depth() != 0 ? 1 : do_lock(mutex) ? 2 :
+		      do_unlock(mutex) ? 3 : forkgate_thread.header->copy);
+	return pid < 0 ? -errno : child_exit(pid);
+}
+
+/* The child owns what this thread has locked. */
+static long do_fork_owner(void *mutex)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(depth() != 1 ? 1 : do_unlock(mutex) ? 2 :
+		      depth() ? 3 : do_lock(mutex) ? 4 : do_unlock(mutex));
+	return pid < 0 ? -errno : child_exit(pid);
+}
+
+static long do_raw_fork(void *mutex)
+{
+	pid_t pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+
+	if (!pid)
+		_exit(do_lock(mutex) ? 1 : do_unlock(mutex));
+	return pid < 0 ? -errno : child_exit(pid);
+}
+
+static bool asleep(struct worker *worker)
+{
+	return busy(worker) && fg_asleep(worker->tid);
+}
+
+static int make(int kind)
+{
+	pthread_mutexattr_t attr;
+
+	pthread_mutexattr_init(&attr);
+	if (kind == RECURSIVE)
+		pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+	if (kind == ROBUST || kind == BOTH)
+		pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	if (kind == INHERITING || kind == BOTH)
+		pthread_mutexattr_setprotocol(&attr, PTHREAD_PRIO_INHERIT);
+	return forksafe_mutex_init(&mutexes[kind], &attr);
+}
+
+/*
+ * The fixture: four threads beside the test's own; no timers, so that whatever
+ * comes to an end does so without patience
+ */
+
+FIXTURE(lockforks) {
+	struct worker a, b, c, d;
+	forksafe_mutex_t *lock;
+};
+
+FIXTURE_VARIANT(lockforks) {
+	int kind;
+};
+
+FIXTURE_VARIANT_ADD(lockforks, plain)
+{
+	.kind = PLAIN,
+};
+
+FIXTURE_VARIANT_ADD(lockforks, recursive)
+{
+	.kind = RECURSIVE,
+};
+
+FIXTURE_VARIANT_ADD(lockforks, robust)
+{
+	.kind = ROBUST,
+};
+
+FIXTURE_VARIANT_ADD(lockforks, inheriting)
+{
+	.kind = INHERITING,
+};
+
+FIXTURE_VARIANT_ADD(lockforks, inheriting_robust)
+{
+	.kind = BOTH,
+};
+
+FIXTURE_VARIANT_ADD(lockforks, rwlock)
+{
+	.kind = KINDS,
+};
+
+FIXTURE_SETUP(lockforks)
+{
+	int err = forkgate_init(FORKGATE_STRICT);
+
+	if (err == ENODEV)
+		SKIP(return, "no module");
+	ASSERT_EQ(0, err);
+	ASSERT_EQ(0, fg_open());
+	ASSERT_EQ(0, fg_set_policy(&fg_patient));
+	if (variant->kind < KINDS) {
+		ASSERT_EQ(0, make(variant->kind));
+		self->lock = &mutexes[variant->kind];
+	}
+	ASSERT_EQ(0, worker_spawn(&self->a));
+	ASSERT_EQ(0, worker_spawn(&self->b));
+	ASSERT_EQ(0, worker_spawn(&self->c));
+	ASSERT_EQ(0, worker_spawn(&self->d));
+}
+
+FIXTURE_TEARDOWN(lockforks)
+{
+}
+
+TEST_F(lockforks, fork_waits_for_the_owner)
+{
+	ASSERT_EQ(0, run(&self->a, do_lock, self->lock));
+	start(&self->b, do_fork, self->lock);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	EXPECT_EQ(0, run(&self->a, do_unlock, self->lock));
+	EXPECT_EQ(0, finish(&self->b));
+}
+
+TEST_F(lockforks, bare_clone_waits_for_the_owner)
+{
+	ASSERT_EQ(0, run(&self->a, do_lock, self->lock));
+	start(&self->b, do_raw_fork, self->lock);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	EXPECT_EQ(0, run(&self->a, do_unlock, self->lock));
+	EXPECT_EQ(0, finish(&self->b));
+}
+
+TEST_F(lockforks, owner_forks_while_others_wait)
+{
+	ASSERT_EQ(0, run(&self->a, do_lock, self->lock));
+	start(&self->b, do_lock, self->lock);
+	start(&self->c, do_lock, self->lock);
+	ASSERT_TRUE(wait_until(asleep(&self->b) && asleep(&self->c)));
+	EXPECT_EQ(0, run(&self->a, do_fork_owner, self->lock));
+	EXPECT_EQ(0, run(&self->a, do_unlock, self->lock));
+	ASSERT_TRUE(wait_until(!busy(&self->b) || !busy(&self->c)));
+	if (busy(&self->b)) {
+		EXPECT_EQ(0, finish(&self->c));
+		EXPECT_EQ(0, run(&self->c, do_unlock, self->lock));
+		EXPECT_EQ(0, finish(&self->b));
+	} else {
+		EXPECT_EQ(0, finish(&self->b));
+		EXPECT_EQ(0, run(&self->b, do_unlock, self->lock));
+		EXPECT_EQ(0, finish(&self->c));
+	}
+}
+
+/*
+ * The first in the queue cannot enter any more; the second is inside, and the
+ * fork waits for it: it must get the lock nevertheless.
+ */
+TEST_F(lockforks, who_is_kept_out_keeps_nobody_asleep)
+{
+	ASSERT_EQ(0, run(&self->a, do_lock, self->lock));
+	start(&self->b, do_lock, self->lock);
+	ASSERT_TRUE(wait_until(asleep(&self->b)));
+	start(&self->c, do_lock_inside, self->lock);
+	ASSERT_TRUE(wait_until(asleep(&self->c)));
+	start(&self->d, do_fork, self->lock);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->d, 1)));
+	EXPECT_EQ(0, run(&self->a, do_unlock, self->lock));
+	EXPECT_EQ(0, finish(&self->c));
+	EXPECT_EQ(0, finish(&self->d));
+	EXPECT_EQ(0, finish(&self->b));
+	EXPECT_EQ(0, run(&self->b, do_unlock, self->lock));
+}
+
+TEST_F(lockforks, closed_gate)
+{
+	ASSERT_EQ(0, run(&self->a, do_prepare, NULL));
+	EXPECT_EQ(EBUSY, run(&self->b, do_trylock, self->lock));
+	EXPECT_EQ(0, run(&self->b, do_depth, NULL));
+	start(&self->b, do_lock, self->lock);
+	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+
+	/* who waits at the gate has not taken the lock */
+	EXPECT_EQ(0, run(&self->a, do_trylock, self->lock));
+	EXPECT_EQ(0, run(&self->a, do_unlock, self->lock));
+	EXPECT_EQ(0, run(&self->a, do_release, NULL));
+	EXPECT_EQ(0, finish(&self->b));
+	EXPECT_EQ(1, run(&self->b, do_depth, NULL));
+	EXPECT_EQ(0, run(&self->b, do_unlock, self->lock));
+}
+
+TEST_F(lockforks, condition)
+{
+	forksafe_mutex_t *mutex = self->lock ? self->lock : &outer;
+
+	ASSERT_EQ(0, run(&self->a, do_lock, mutex));
+	start(&self->a, do_wait, mutex);
+	ASSERT_TRUE(wait_until(asleep(&self->a)));
+	EXPECT_EQ(0, run(&self->b, do_fork, mutex));
+
+	/* to come back it has to pass the gate, without the mutex */
+	ASSERT_EQ(0, run(&self->c, do_enter, NULL));
+	start(&self->b, do_fork, mutex);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	EXPECT_EQ(0, forksafe_cond_broadcast(&cond));
+	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	EXPECT_EQ(0, run(&self->c, do_trylock, mutex));
+	EXPECT_EQ(0, run(&self->c, do_unlock, mutex));
+	EXPECT_EQ(0, run(&self->c, do_leave, NULL));
+	EXPECT_EQ(0, finish(&self->b));
+	EXPECT_EQ(0, finish(&self->a));
+	EXPECT_EQ(0, run(&self->a, do_unlock, mutex));
+}
+
+TEST_F(lockforks, reader)
+{
+	ASSERT_EQ(0, run(&self->a, do_rdlock, NULL));
+	ASSERT_EQ(0, run(&self->b, do_rdlock, NULL));
+	start(&self->c, do_lock, NULL);
+	ASSERT_TRUE(wait_until(asleep(&self->c)));
+	start(&self->b, do_fork_owner, NULL);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	EXPECT_EQ(0, run(&self->a, do_unlock, NULL));
+	EXPECT_EQ(0, finish(&self->b));
+	EXPECT_EQ(0, run(&self->b, do_unlock, NULL));
+	EXPECT_EQ(0, finish(&self->c));
+	EXPECT_EQ(0, run(&self->c, do_unlock, NULL));
+}
+
+/*
+ * Constant locking by many threads, and forks: every child takes every lock,
+ * and finds what it protects whole.
+ */
+
+#define THREADS	8
+#define FORKS	200
+
+static struct pair {
+	int first, second;
+} pairs[KINDS + 1];
+
+static int stop;
+static unsigned long locked;
+
+static void change(struct pair *pair)
+{
+	WRITE_ONCE(pair->first, pair->first + 1);
+	barrier();
+	WRITE_ONCE(pair->second, pair->second + 1);
+}
+
+static bool torn_pair(struct pair *pair)
+{
+	return READ_ONCE(pair->first) != READ_ONCE(pair->second);
+}
+
+static long do_storm(void *seed)
+{
+	unsigned long x = (uintptr_t)seed * 2654435761u + 1;
+	struct timespec soon;
+	long bad = 0;
+	int i, j;
+
+	while (!bad && !__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+		x = x * 6364136223846793005UL + 1442695040888963407UL;
+		i = (x >> 33) % (KINDS + 1);
+		j = (x >> 43) % KINDS;
+		if (i == KINDS) {
+			bad = x >> 63 ? forksafe_rwlock_rdlock(&rwlock) :
+					forksafe_rwlock_wrlock(&rwlock);
+			if (x >> 63)
+				bad |= torn_pair(&pairs[KINDS]);
+			else
+				change(&pairs[KINDS]);
+			bad |= forksafe_rwlock_unlock(&rwlock);
+			continue;
+		}
+		/* sometimes two, in the same order everywhere */
+		bad = forksafe_mutex_lock(&mutexes[i]);
+		change(&pairs[i]);
+		if (j > i) {
+			bad |= forksafe_mutex_lock(&mutexes[j]);
+			change(&pairs[j]);
+			bad |= forksafe_mutex_unlock(&mutexes[j]);
+		} else if (j == i) {
+			clock_gettime(CLOCK_REALTIME, &soon);
+			bad |= forksafe_cond_timedwait(&cond, &mutexes[i],
+						       &soon) != ETIMEDOUT;
+		}
+		bad |= forksafe_mutex_unlock(&mutexes[i]);
+		__atomic_fetch_add(&locked, 1, __ATOMIC_RELAXED);
+	}
+	return bad;
+}
+
+/* 0, or what was wrong; @last: locks after that are not of the child */
+static int storm_child(int owned, int kinds)
+{
+	int i;
+
+	if (depth() != (owned >= 0))
+		return 1;
+	if (owned >= 0 && forksafe_mutex_unlock(&mutexes[owned]))
+		return 2;
+	for (i = 0; i < kinds; i++)
+		if (forksafe_mutex_lock(&mutexes[i]) || torn_pair(&pairs[i]))
+			return 10 + i;
+	if (forksafe_rwlock_wrlock(&rwlock) || torn_pair(&pairs[KINDS]))
+		return 20;
+	forksafe_cond_broadcast(&cond);
+	for (i = 0; i < kinds; i++)
+		if (forksafe_mutex_unlock(&mutexes[i]))
+			return 30 + i;
+	return forksafe_rwlock_unlock(&rwlock) || depth() ||
+	       forkgate_thread.header->copy ? 40 : 0;
+}
+
+TEST(storm)
+{
+	struct worker workers[THREADS];
+	int i, owned, found = 0, hung = 0, status;
+	pid_t pid;
+
+	if (forkgate_init(FORKGATE_STRICT) == ENODEV)
+		SKIP(return, "no module");
+	for (i = 0; i < KINDS; i++)
+		ASSERT_EQ(0, make(i));
+	for (i = 0; i < THREADS; i++)
+		ASSERT_EQ(0, worker_spawn(&workers[i]));
+	for (i = 0; i < THREADS; i++)
+		start(&workers[i], do_storm, ARG(i + 1));
+
+	for (i = 0; i < FORKS; i++) {
+		owned = i % 3 == 1 ? i / 3 % KINDS : -1;
+		if (owned >= 0)
+			ASSERT_EQ(0, forksafe_mutex_lock(&mutexes[owned]));
+		if (i % 3 == 2) {
+			/* no atfork handlers: libc's mutexes are not for it */
+			pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+			if (!pid)
+				_exit(storm_child(-1, ROBUST));
+		} else {
+			pid = fork();
+			if (!pid)
+				_exit(storm_child(owned, KINDS));
+		}
+		ASSERT_LT(0, pid);
+		if (owned >= 0)
+			ASSERT_EQ(0, forksafe_mutex_unlock(&mutexes[owned]));
+		status = child_exit(pid);
+		if (status == CHILD_HANGS) {
+			hung++;
+			kill(pid, SIGKILL);
+		} else if (status) {
+			TH_LOG("fork %d: %d", i, status);
+			found++;
+		}
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	for (i = 0; i < THREADS; i++)
+		EXPECT_EQ(0, finish(&workers[i]));
+	TH_LOG("%d forks next to %lu locks: %d hung", FORKS, locked, hung);
+	EXPECT_EQ(0, hung);
+	EXPECT_EQ(0, found);
+	EXPECT_LT(FORKS, locked);
+	for (i = 0; i <= KINDS; i++)
+		EXPECT_FALSE(torn_pair(&pairs[i]));
+}
+
+TEST_HARNESS_MAIN
