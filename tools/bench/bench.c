@@ -2,7 +2,8 @@
 /*
  * bench - what sections and forks cost
  *
- * "bench sections" compares a section with what else a thread might do;
+ * "bench sections" compares a section with what else a thread might do, and a
+ * fork-safe mutex with libc's;
  * "bench forks THREADS" measures a fork next to that many idle threads. Built
  * twice, with the library and (PLAIN) without, to compare the forks of a gated
  * process with those of another. It must print nothing that it did not
@@ -24,6 +25,7 @@
 
 #ifndef PLAIN
 #include <forkgate.h>
+#include <forksafe_mutex.h>
 #endif
 
 #define ROUNDS		9
@@ -38,16 +40,23 @@ static double now(void)
 	return time.tv_sec * 1e9 + time.tv_nsec;
 }
 
-/* Seconds that a round takes, the best of all, in ns for each repetition */
+/* What a round takes, in ns for each repetition */
+static double time_of(void (*round)(int count), int count)
+{
+	double start = now();
+
+	round(count);
+	return (now() - start) / count;
+}
+
+/* The best of all rounds */
 static double best(void (*round)(int count), int count)
 {
-	double least = 0, start, took;
+	double least = 0, took;
 	int i;
 
 	for (i = 0; i < ROUNDS; i++) {
-		start = now();
-		round(count);
-		took = (now() - start) / count;
+		took = time_of(round, count);
 		if (!i || took < least)
 			least = took;
 	}
@@ -116,6 +125,35 @@ static void mutex_round(int count)
 	}
 }
 
+static void forksafe_round(int count)
+{
+	static forksafe_mutex_t mutex = FORKSAFE_MUTEX_INITIALIZER;
+
+	while (count--) {
+		forksafe_mutex_lock(&mutex);
+		forksafe_mutex_unlock(&mutex);
+	}
+}
+
+/* Rounds take turns, so that both have the same noise. */
+static void mutexes(void)
+{
+	double libc = 0, forksafe = 0, took;
+	int i;
+
+	for (i = 0; i < ROUNDS; i++) {
+		took = time_of(mutex_round, SECTIONS);
+		if (!i || took < libc)
+			libc = took;
+		took = time_of(forksafe_round, SECTIONS);
+		if (!i || took < forksafe)
+			forksafe = took;
+	}
+	printf("%-40s %6.1f ns\n", "a pthread mutex, lock + unlock", libc);
+	printf("%-40s %6.1f ns\n", "a forksafe mutex, lock + unlock", forksafe);
+	printf("%-40s %6.2f\n", "  ratio (at most 1.3)", forksafe / libc);
+}
+
 static void sections(void)
 {
 	static const struct {
@@ -126,13 +164,13 @@ static void sections(void)
 		{ "section of both domains", both_round },
 		{ "a counter in memory, up + down", counter_round },
 		{ "an atomic counter, up + down", atomic_round },
-		{ "a pthread mutex, lock + unlock", mutex_round },
 		{ NULL, NULL }
 	};
 
 	for (row = rows; row->what; row++)
 		printf("%-40s %6.1f ns\n", row->what,
 		       best(row->round, SECTIONS));
+	mutexes();
 }
 #else
 static void sections(void)
