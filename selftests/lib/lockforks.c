@@ -389,7 +389,7 @@ static int storm_child(int owned, int kinds)
 {
 	int i;
 
-	if (depth() != (owned >= 0))
+	if (depth() != (owned < 0 ? 0 : 1))
 		return 1;
 	if (owned >= 0 && forksafe_mutex_unlock(&mutexes[owned]))
 		return 2;

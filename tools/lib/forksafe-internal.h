@@ -128,14 +128,16 @@ static inline void futex_wake(unsigned int *word, int count)
 	errno = saved_errno;
 }
 
-/*
- * Functions with a time limit: each of them for programs with either width of
- * time_t. @call uses "limit".
- */
 #define LIMIT(clock_, abstime) \
 	(&(struct limit){ clock_, (abstime)->tv_sec, (abstime)->tv_nsec })
 
+/*
+ * Where time_t has 32 bits there are programs in which it has 64: functions
+ * with a time have a twin for them.
+ */
 #if defined(__TIMESIZE) && __TIMESIZE == 32
+#define TIME64_TWINS
+
 struct forksafe_time64 {
 	int64_t tv_sec;
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
@@ -146,27 +148,7 @@ struct forksafe_time64 {
 	int32_t pad;
 #endif
 };
-
-#define TIMED64(name, params, clock_, call)				\
-int name##64 params(const struct forksafe_time64 *);			\
-FORKGATE_EXPORT int name##64 params(const struct forksafe_time64 *)	\
-{									\
-	const struct limit *limit = LIMIT(clock_, abstime);		\
-									\
-	return call;							\
-}
-#else
-#define TIMED64(name, params, clock_, call)
 #endif
-
-#define TIMED(name, params, clock_, call)				\
-FORKGATE_EXPORT int name params(const struct timespec *)		\
-{									\
-	const struct limit *limit = LIMIT(clock_, abstime);		\
-									\
-	return call;							\
-}									\
-TIMED64(name, params, clock_, call)
 
 /* forksafe_mutex.c */
 

@@ -103,18 +103,37 @@ FORKGATE_EXPORT int forksafe_cond_wait(forksafe_cond_t *cond,
 	return cond_wait(cond, mutex, NULL, caller());
 }
 
-#define PARAMS(time)	\
-	(forksafe_cond_t *cond, forksafe_mutex_t *mutex, time abstime)
-TIMED(forksafe_cond_timedwait, PARAMS, cond->__clock,
-      cond_wait(cond, mutex, limit, caller()))
-#undef PARAMS
+FORKGATE_EXPORT int forksafe_cond_timedwait(forksafe_cond_t *cond,
+					    forksafe_mutex_t *mutex,
+					    const struct timespec *abstime)
+{
+	return cond_wait(cond, mutex, LIMIT(cond->__clock, abstime),
+			 caller());
+}
 
-#define PARAMS(time)	\
-	(forksafe_cond_t *cond, forksafe_mutex_t *mutex, clockid_t clock, \
-	 time abstime)
-TIMED(forksafe_cond_clockwait, PARAMS, clock,
-      cond_wait(cond, mutex, limit, caller()))
-#undef PARAMS
+FORKGATE_EXPORT int forksafe_cond_clockwait(forksafe_cond_t *cond,
+					    forksafe_mutex_t *mutex, clockid_t clock,
+					    const struct timespec *abstime)
+{
+	return cond_wait(cond, mutex, LIMIT(clock, abstime), caller());
+}
+
+#ifdef TIME64_TWINS
+FORKGATE_EXPORT int forksafe_cond_timedwait64(forksafe_cond_t *cond,
+					      forksafe_mutex_t *mutex,
+					      const struct forksafe_time64 *abstime)
+{
+	return cond_wait(cond, mutex, LIMIT(cond->__clock, abstime),
+			 caller());
+}
+
+FORKGATE_EXPORT int forksafe_cond_clockwait64(forksafe_cond_t *cond,
+					      forksafe_mutex_t *mutex, clockid_t clock,
+					      const struct forksafe_time64 *abstime)
+{
+	return cond_wait(cond, mutex, LIMIT(clock, abstime), caller());
+}
+#endif
 
 FORKGATE_EXPORT int forksafe_cond_signal(forksafe_cond_t *cond)
 {

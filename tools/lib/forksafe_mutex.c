@@ -395,14 +395,33 @@ FORKGATE_EXPORT int forksafe_mutex_trylock(forksafe_mutex_t *mutex)
 	return err;
 }
 
-#define PARAMS(time)	(forksafe_mutex_t *mutex, time abstime)
-TIMED(forksafe_mutex_timedlock, PARAMS, CLOCK_REALTIME,
-      lock(mutex, limit, caller()))
-#undef PARAMS
+FORKGATE_EXPORT int forksafe_mutex_timedlock(forksafe_mutex_t *mutex,
+					     const struct timespec *abstime)
+{
+	return lock(mutex, LIMIT(CLOCK_REALTIME, abstime), caller());
+}
 
-#define PARAMS(time)	(forksafe_mutex_t *mutex, clockid_t clock, time abstime)
-TIMED(forksafe_mutex_clocklock, PARAMS, clock, lock(mutex, limit, caller()))
-#undef PARAMS
+FORKGATE_EXPORT int forksafe_mutex_clocklock(forksafe_mutex_t *mutex,
+					     clockid_t clock,
+					     const struct timespec *abstime)
+{
+	return lock(mutex, LIMIT(clock, abstime), caller());
+}
+
+#ifdef TIME64_TWINS
+FORKGATE_EXPORT int forksafe_mutex_timedlock64(forksafe_mutex_t *mutex,
+					       const struct forksafe_time64 *abstime)
+{
+	return lock(mutex, LIMIT(CLOCK_REALTIME, abstime), caller());
+}
+
+FORKGATE_EXPORT int forksafe_mutex_clocklock64(forksafe_mutex_t *mutex,
+					       clockid_t clock,
+					       const struct forksafe_time64 *abstime)
+{
+	return lock(mutex, LIMIT(clock, abstime), caller());
+}
+#endif
 
 static int unlock_slow(forksafe_mutex_t *mutex)
 {

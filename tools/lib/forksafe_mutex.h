@@ -30,7 +30,7 @@ struct timespec;	/* strict C99 has none in <time.h> */
 #if defined(__USE_TIME_BITS64) && defined(__TIMESIZE) && __TIMESIZE == 32
 #define __FORKSAFE_TIME(name)	__asm__(#name "64")
 #else
-#define __FORKSAFE_TIME(name)
+#define __FORKSAFE_TIME(name)	__asm__(#name)
 #endif
 
 /*

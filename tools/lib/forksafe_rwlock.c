@@ -168,20 +168,59 @@ FORKGATE_EXPORT int forksafe_rwlock_trywrlock(forksafe_rwlock_t *rwlock)
 	return trylock(rwlock, true, caller());
 }
 
-#define PARAMS(time)	(forksafe_rwlock_t *rwlock, time abstime)
-TIMED(forksafe_rwlock_timedrdlock, PARAMS, CLOCK_REALTIME,
-      lock(rwlock, false, limit, caller()))
-TIMED(forksafe_rwlock_timedwrlock, PARAMS, CLOCK_REALTIME,
-      lock(rwlock, true, limit, caller()))
-#undef PARAMS
+FORKGATE_EXPORT int forksafe_rwlock_timedrdlock(forksafe_rwlock_t *rwlock,
+						const struct timespec *abstime)
+{
+	return lock(rwlock, false, LIMIT(CLOCK_REALTIME, abstime), caller());
+}
 
-#define PARAMS(time)	\
-	(forksafe_rwlock_t *rwlock, clockid_t clock, time abstime)
-TIMED(forksafe_rwlock_clockrdlock, PARAMS, clock,
-      lock(rwlock, false, limit, caller()))
-TIMED(forksafe_rwlock_clockwrlock, PARAMS, clock,
-      lock(rwlock, true, limit, caller()))
-#undef PARAMS
+FORKGATE_EXPORT int forksafe_rwlock_timedwrlock(forksafe_rwlock_t *rwlock,
+						const struct timespec *abstime)
+{
+	return lock(rwlock, true, LIMIT(CLOCK_REALTIME, abstime), caller());
+}
+
+FORKGATE_EXPORT int forksafe_rwlock_clockrdlock(forksafe_rwlock_t *rwlock,
+						clockid_t clock,
+						const struct timespec *abstime)
+{
+	return lock(rwlock, false, LIMIT(clock, abstime), caller());
+}
+
+FORKGATE_EXPORT int forksafe_rwlock_clockwrlock(forksafe_rwlock_t *rwlock,
+						clockid_t clock,
+						const struct timespec *abstime)
+{
+	return lock(rwlock, true, LIMIT(clock, abstime), caller());
+}
+
+#ifdef TIME64_TWINS
+FORKGATE_EXPORT int forksafe_rwlock_timedrdlock64(forksafe_rwlock_t *rwlock,
+						  const struct forksafe_time64 *abstime)
+{
+	return lock(rwlock, false, LIMIT(CLOCK_REALTIME, abstime), caller());
+}
+
+FORKGATE_EXPORT int forksafe_rwlock_timedwrlock64(forksafe_rwlock_t *rwlock,
+						  const struct forksafe_time64 *abstime)
+{
+	return lock(rwlock, true, LIMIT(CLOCK_REALTIME, abstime), caller());
+}
+
+FORKGATE_EXPORT int forksafe_rwlock_clockrdlock64(forksafe_rwlock_t *rwlock,
+						  clockid_t clock,
+						  const struct forksafe_time64 *abstime)
+{
+	return lock(rwlock, false, LIMIT(clock, abstime), caller());
+}
+
+FORKGATE_EXPORT int forksafe_rwlock_clockwrlock64(forksafe_rwlock_t *rwlock,
+						  clockid_t clock,
+						  const struct forksafe_time64 *abstime)
+{
+	return lock(rwlock, true, LIMIT(clock, abstime), caller());
+}
+#endif
 
 FORKGATE_EXPORT int forksafe_rwlock_unlock(forksafe_rwlock_t *rwlock)
 {
