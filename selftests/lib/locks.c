@@ -562,6 +562,44 @@ TEST_F(mutexes, grandchild_owns)
 	EXPECT_EQ(0, child_exit(pid));
 }
 
+/*
+ * A waiter gets the libc mutex of these kinds before it is inside; that is no
+ * moment to wait for, so the mutex in the mutex is taken as it would be.
+ */
+static long do_take_inner(void *unused)
+{
+	return pthread_mutex_lock(&mutex.__mutex);
+}
+
+static int child_of_handed_over(void)
+{
+	struct worker a, b;
+
+	if (spawn_two(&a, &b) || run(&a, do_lock, NULL))
+		return 1;
+	if (run(&b, do_trylock, NULL) != EBUSY)
+		return 2;
+	start(&b, do_lock, NULL);
+	if (!wait_until(waits_outside(&b)))
+		return 3;
+	return run(&a, do_unlock, NULL) || finish(&b) ? 4 : 0;
+}
+
+TEST_F(mutexes, child_of_handed_over)
+{
+	pid_t pid;
+
+	ASSERT_EQ(0, run(&self->a, do_take_inner, NULL));
+	pid = fork();
+	if (!pid)
+		_exit(child_of_handed_over());
+	EXPECT_EQ(0, child_exit(pid));
+	pid = fork();
+	if (!pid)
+		_exit(forksafe_mutex_destroy(&mutex));
+	EXPECT_EQ(0, child_exit(pid));
+}
+
 static long do_fork_and_unlock(void *unused)
 {
 	int err = forksafe_mutex_lock(&mutex) ?: forksafe_mutex_lock(&other);
