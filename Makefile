@@ -65,7 +65,7 @@ MANDIR ?= $(PREFIX)/share/man
 UDEVDIR ?= $(PREFIX)/lib/udev/rules.d
 export DESTDIR PREFIX INCLUDEDIR LIBDIR BINDIR MANDIR UDEVDIR
 
-parts := $(patsubst %/Makefile,%,$(wildcard tools/lib/Makefile tools/forkgate/Makefile))
+parts := $(patsubst %/Makefile,%,$(wildcard $(addprefix tools/,lib/Makefile preload/Makefile forkgate/Makefile)))
 pages := $(wildcard tools/man/*.[1-8])
 rule := 60-forkgate.rules
 

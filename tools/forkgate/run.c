@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * run.c - runs a program that knows nothing of forkgate, with sections around
+ * its locks and around the functions of the C library that take locks
+ *
+ * Checks what it can check before, tells the preloaded library what to do, and
+ * becomes the program. Must not stay: the program is not its child.
+ */
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../preload/run.h"
+#include "cmd.h"
+
+static const char usage[] =
+	"usage: forkgate run [OPTION...] [--] PROGRAM [ARGUMENT...]\n"
+	"\n"
+	"  --timeout TIME     how long a fork waits for other threads (5s); 0: for ever\n"
+	"  --on-timeout WHAT  then it goes ahead (proceed) or fails with EAGAIN (fail)\n"
+	"  --patience TIME    how long it keeps threads out before it lets them through (100ms)\n"
+	"  --domains LIST     what sections protect: memory (default), files or both: memory,files\n"
+	"  --raw-clone        sections also of what only a raw clone leaves locked: malloc, stdio\n"
+	"  --verbose          each program says on standard error whether it is protected\n"
+	"\n"
+	"TIME is a number with ns, us, ms, s, min or h behind it; s if there is nothing.\n";
+
+enum {
+	OPTION_TIMEOUT = 256,
+	OPTION_ON_TIMEOUT,
+	OPTION_PATIENCE,
+	OPTION_DOMAINS,
+	OPTION_RAW_CLONE,
+	OPTION_VERBOSE,
+	OPTION_HELP,
+};
+
+static const struct option options[] = {
+	{ "timeout", required_argument, NULL, OPTION_TIMEOUT },
+	{ "on-timeout", required_argument, NULL, OPTION_ON_TIMEOUT },
+	{ "patience", required_argument, NULL, OPTION_PATIENCE },
+	{ "domains", required_argument, NULL, OPTION_DOMAINS },
+	{ "raw-clone", no_argument, NULL, OPTION_RAW_CLONE },
+	{ "verbose", no_argument, NULL, OPTION_VERBOSE },
+	{ "help", no_argument, NULL, OPTION_HELP },
+	{ }
+};
+
+/* "1.5s" in ns. Return: false if it is none, or more than the kernel takes. */
+static bool parse_time(const char *text, unsigned long long *ns)
+{
+	static const struct {
+		const char *name;
+		double ns;
+	} units[] = {
+		{ "", 1e9 }, { "s", 1e9 }, { "ms", 1e6 }, { "us", 1e3 }, { "ns", 1 },
+		{ "min", 60e9 }, { "h", 3600e9 },
+	};
+	double number;
+	char *end;
+	size_t i;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	number = strtod(text, &end);
+	for (i = 0; i < ARRAY_SIZE(units); i++) {
+		if (strcmp(end, units[i].name))
+			continue;
+		number *= units[i].ns;
+		if (!(number <= FORKGATE_TIME_MAX))
+			return false;
+		*ns = number;
+		return true;
+	}
+	return false;
+}
+
+static bool parse_domains(const char *text, unsigned int *domains)
+{
+	size_t length;
+
+	*domains = 0;
+	do {
+		length = strcspn(text, ",");
+		if (length == 6 && !memcmp(text, "memory", 6))
+			*domains |= FORKGATE_MEMORY;
+		else if (length == 5 && !memcmp(text, "files", 5))
+			*domains |= FORKGATE_FILES;
+		else
+			return false;
+		text += length;
+	} while (*text++);
+	return true;
+}
+
+/*
+ * Can the library be preloaded into this program?
+ */
+/* As execvp() finds it. Return: false with errno. */
+static bool find_program(const char *name, char path[PATH_MAX])
+{
+	const char *dirs = getenv("PATH"), *dir;
+	int err = ENOENT, length;
+
+	if (strchr(name, '/'))
+		return snprintf(path, PATH_MAX, "%s", name) < PATH_MAX;
+	if (!dirs)
+		dirs = "/bin:/usr/bin";
+	for (dir = dirs; ; dir += length + 1) {
+		length = strcspn(dir, ":");
+		if (snprintf(path, PATH_MAX, "%.*s%s%s", length, dir, length ? "/" : "", name) <
+		    PATH_MAX && !access(path, X_OK)) {
+			struct stat status;
+
+			if (!stat(path, &status) && S_ISREG(status.st_mode))
+				return true;
+		} else if (errno == EACCES) {
+			err = EACCES;
+		}
+		if (!dir[length])
+			break;
+	}
+	errno = err;
+	return false;
+}
+
+/* An ELF file of this machine. Return: NULL if it is fine, or what is wrong. */
+static const char *check_elf(int fd, const Elf64_Ehdr *head)
+{
+	char loader[PATH_MAX] = "";
+	const char *name;
+	Elf64_Phdr part;
+	int i;
+
+	if (head->e_ident[EI_CLASS] != ELFCLASS64 || head->e_machine != EM_X86_64)
+		return "is for another kind of machine than the library (64-bit x86)";
+	for (i = 0; i < head->e_phnum; i++) {
+		if (pread(fd, &part, sizeof(part), head->e_phoff + i * head->e_phentsize) !=
+		    sizeof(part))
+			return "is damaged";
+		if (part.p_type != PT_INTERP)
+			continue;
+		if (part.p_filesz >= sizeof(loader) ||
+		    pread(fd, loader, part.p_filesz, part.p_offset) != (ssize_t)part.p_filesz)
+			return "is damaged";
+	}
+	if (!*loader)
+		return "is statically linked, so nothing can be preloaded; link it with libforkgate.a instead";
+	name = strrchr(loader, '/');
+	name = name ? name + 1 : loader;
+	if (!strncmp(name, "ld-musl", 7))
+		return "uses musl, and the library is for glibc";
+	if (strncmp(name, "ld-linux", 8))
+		return "uses a C library other than glibc";
+	return NULL;
+}
+
+/* Return: an exit status, CMD_OK for a program that can be run. */
+static int check_program(const char *name, const char *path, int depth)
+{
+	union {
+		Elf64_Ehdr head;
+		char text[256];
+	} start = { };
+	const char *wrong = NULL;
+	struct stat status;
+	ssize_t size;
+	int fd;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		/* The kernel can run what nobody may read. */
+		if (errno == EACCES && !access(path, X_OK)) {
+			cmd_error("%s: cannot be read, so nobody knows whether it will be protected", path);
+			return CMD_OK;
+		}
+		cmd_error("%s: %s", name, strerror(errno));
+		return errno == ENOENT || errno == ENOTDIR ? CMD_NOT_FOUND : CMD_CANNOT_RUN;
+	}
+	size = pread(fd, &start, sizeof(start) - 1, 0);
+	if (size >= (ssize_t)sizeof(start.head) && !memcmp(&start, ELFMAG, SELFMAG))
+		wrong = check_elf(fd, &start.head);
+	if (!depth && !fstat(fd, &status) && (status.st_mode & (S_ISUID | S_ISGID)) &&
+	    S_ISREG(status.st_mode))
+		cmd_error("%s: changes its user or group, so it runs without the gate", name);
+	close(fd);
+	if (wrong) {
+		cmd_error("%s %s", path, wrong);
+		return CMD_CANNOT_RUN;
+	}
+	if (size > 2 && !memcmp(&start, "#!", 2) && depth < 4) {
+		char *interpreter = start.text + 2;
+
+		interpreter += strspn(interpreter, " \t");
+		interpreter[strcspn(interpreter, " \t\n")] = '\0';
+		return check_program(interpreter, interpreter, depth + 1);
+	}
+	return CMD_OK;
+}
+
+/*
+ * The gate and the libraries
+ */
+static const char *device_problem(void)
+{
+	struct forkgate_query query = { };
+	int fd = open("/dev/forkgate", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return errno == ENOENT || errno == ENXIO || errno == ENODEV ?
+		       "the module is not loaded; as root: modprobe forkgate" : strerror(errno);
+	if (ioctl(fd, FORKGATE_IOC_QUERY, &query) || query.abi < FORKGATE_ABI ||
+	    !(query.features & FORKGATE_FEATURE_MSYNC)) {
+		close(fd);
+		return "the module is of another version";
+	}
+	close(fd);
+	return NULL;
+}
+
+/* Where libraries are, seen from the command: built here, or installed */
+static const struct {
+	const char *preload;
+	const char *library;
+} places[] = {
+	{ "../preload", "../lib" },
+	{ "../lib/forkgate", "../lib" },
+#ifdef FORKGATE_LIBDIR
+	{ FORKGATE_LIBDIR "/forkgate", FORKGATE_LIBDIR },
+#endif
+};
+
+static bool join(char path[PATH_MAX], const char *base, const char *dir, const char *file)
+{
+	char long_path[2 * PATH_MAX];
+
+	if (snprintf(long_path, sizeof(long_path), "%s%s%s/%s", *dir == '/' ? "" : base,
+		     *dir == '/' ? "" : "/", dir, file) >= (int)sizeof(long_path))
+		return false;
+	return realpath(long_path, path);
+}
+
+/* Put the libraries before what LD_PRELOAD names already. */
+static int preload(bool raw_clone)
+{
+	char base[PATH_MAX], preload[PATH_MAX], raw[PATH_MAX], library[PATH_MAX];
+	ssize_t length = readlink("/proc/self/exe", base, sizeof(base) - 1);
+	const char *old = getenv("LD_PRELOAD");
+	char *value;
+	size_t i;
+
+	base[length < 0 ? 0 : length] = '\0';
+	*(strrchr(base, '/') ?: base) = '\0';
+	for (i = 0; i < ARRAY_SIZE(places); i++)
+		if (join(preload, base, places[i].preload, "libforkgate-preload.so") &&
+		    join(raw, base, places[i].preload, "libforkgate-preload-raw.so") &&
+		    join(library, base, places[i].library, "libforkgate.so.0"))
+			break;
+	if (i == ARRAY_SIZE(places)) {
+		cmd_error("libforkgate-preload.so and libforkgate.so.0 are not where they belong, near %s",
+			  *base ? base : "/");
+		return CMD_TRACE_FAILED;
+	}
+	if (strpbrk(preload, " :") || strpbrk(library, " :")) {
+		cmd_error("%s: libraries cannot be preloaded from a folder with a space or colon in its name",
+			  preload);
+		return CMD_TRACE_FAILED;
+	}
+	if (asprintf(&value, "%s %s%s%s %s", preload, raw_clone ? raw : "", raw_clone ? " " : "",
+		     library, old ? old : "") < 0 || setenv("LD_PRELOAD", value, 1)) {
+		cmd_error("%s", strerror(errno));
+		return CMD_TRACE_FAILED;
+	}
+	return CMD_OK;
+}
+
+static int start(const struct run_settings *settings, bool raw_clone, char **argv)
+{
+	char path[PATH_MAX], value[128];
+	const char *problem;
+	int status;
+
+	if (!find_program(argv[0], path)) {
+		cmd_error("%s: %s", argv[0], strerror(errno));
+		return errno == ENOENT ? CMD_NOT_FOUND : CMD_CANNOT_RUN;
+	}
+	status = check_program(argv[0], path, 0);
+	if (status)
+		return status;
+	problem = device_problem();
+	if (problem) {
+		cmd_error("/dev/forkgate: %s. \"forkgate check\" says more.", problem);
+		return CMD_TRACE_FAILED;
+	}
+	status = preload(raw_clone);
+	if (status)
+		return status;
+	snprintf(value, sizeof(value), RUN_FORMAT, settings->timeout, settings->patience,
+		 settings->on_timeout, settings->domains, settings->verbose);
+	if (setenv(RUN_VARIABLE, value, 1)) {
+		cmd_error("%s", strerror(errno));
+		return CMD_TRACE_FAILED;
+	}
+	execv(path, argv);
+	cmd_error("%s: %s", argv[0], strerror(errno));
+	return errno == ENOENT ? CMD_NOT_FOUND : CMD_CANNOT_RUN;
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct run_settings settings = RUN_SETTINGS_DEFAULT;
+	bool raw_clone = false;
+	int option;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, "+:h", options, NULL)) >= 0) {
+		switch (option) {
+		case OPTION_TIMEOUT:
+			if (!parse_time(optarg, &settings.timeout))
+				return cmd_usage_error(usage, "--timeout: \"%s\" is no time, or more than an hour", optarg);
+			if (!settings.timeout)
+				settings.timeout = FORKGATE_FOREVER;
+			break;
+		case OPTION_ON_TIMEOUT:
+			if (!strcmp(optarg, "proceed"))
+				settings.on_timeout = FORKGATE_PROCEED;
+			else if (!strcmp(optarg, "fail"))
+				settings.on_timeout = FORKGATE_FAIL;
+			else
+				return cmd_usage_error(usage, "--on-timeout: \"%s\" is neither proceed nor fail", optarg);
+			break;
+		case OPTION_PATIENCE:
+			if (!parse_time(optarg, &settings.patience))
+				return cmd_usage_error(usage, "--patience: \"%s\" is no time, or more than an hour", optarg);
+			break;
+		case OPTION_DOMAINS:
+			if (!parse_domains(optarg, &settings.domains))
+				return cmd_usage_error(usage, "--domains: \"%s\" is no list of memory and files", optarg);
+			break;
+		case OPTION_RAW_CLONE:
+			raw_clone = true;
+			break;
+		case OPTION_VERBOSE:
+			settings.verbose = 1;
+			break;
+		case 'h':
+		case OPTION_HELP:
+			return cmd_help(usage);
+		case ':':
+			return cmd_usage_error(usage, "%s needs a value", argv[optind - 1]);
+		default:
+			return cmd_usage_error(usage, "unknown option \"%s\"", argv[optind - 1]);
+		}
+	}
+	if (optind == argc)
+		return cmd_usage_error(usage, "no program");
+	return start(&settings, raw_clone, argv + optind);
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * special.c - what tools/preload/generate cannot make
+ *
+ * dlopen() and dlmopen() look at who called them: they search the run path of
+ * the object that contains the return address, and expand $ORIGIN for it. Where
+ * that matters the original must be called as if by the caller, by a jump, and
+ * there can be no section. sem_open() takes more arguments, or does not.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <link.h>
+#include <semaphore.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "section.h"
+
+static bool has_run_path(void *caller)
+{
+	struct link_map *object;
+	const ElfW(Dyn) *entry;
+	Dl_info info;
+
+	if (!dladdr1(caller, &info, (void **)&object, RTLD_DL_LINKMAP))
+		return true;
+	for (entry = object->l_ld; entry && entry->d_tag != DT_NULL; entry++)
+		if (entry->d_tag == DT_RUNPATH || entry->d_tag == DT_RPATH)
+			return true;
+	return false;
+}
+
+static bool caller_matters(const char *file, void *caller)
+{
+	if (!file || !*file)
+		return false;
+	return strchr(file, '$') || (!strchr(file, '/') && has_run_path(caller));
+}
+
+EXPORT void *dlopen(const char *file, int mode)
+{
+	/* a jump: both have the same parameters and nothing is left to do */
+	if (caller_matters(file, __builtin_return_address(0)))
+		return REAL(dlopen)(file, mode);
+
+	IN_SECTION(section_domains);
+	return REAL(dlopen)(file, mode);
+}
+
+EXPORT void *dlmopen(Lmid_t space, const char *file, int mode)
+{
+	if (caller_matters(file, __builtin_return_address(0)))
+		return REAL(dlmopen)(space, file, mode);
+
+	IN_SECTION(section_domains);
+	return REAL(dlmopen)(space, file, mode);
+}
+
+EXPORT sem_t *sem_open(const char *name, int flags, ...)
+{
+	IN_SECTION(section_domains);
+	unsigned int value;
+	mode_t mode;
+	va_list list;
+
+	if (!(flags & O_CREAT))
+		return REAL(sem_open)(name, flags);
+	va_start(list, flags);
+	mode = va_arg(list, mode_t);
+	value = va_arg(list, unsigned int);
+	va_end(list);
+	return REAL(sem_open)(name, flags, mode, value);
+}
