@@ -66,12 +66,25 @@ static void relax(void)
 #endif
 }
 
-/* Enter before a lock is taken; for blame, by the code that wants it. */
+/*
+ * Enter before a lock is taken: forkgate_enter(), but for blame by the code that
+ * wants the lock. Return: what to leave.
+ */
 static inline unsigned int lock_enter(void *caller)
 {
-	unsigned int domains = section_enter(section_domains);
+	struct forkgate_slot *slot = forkgate_thread.slot;
+	unsigned int domains = section_domains;
 
-	forkgate_thread.slot->site = (uintptr_t)caller;
+	if (unlikely(!slot))
+		slot = forkgate_attach();
+	slot->site = (uintptr_t)caller;
+	if (likely(domains & FORKGATE_MEMORY))
+		forkgate_count(&slot->depth[0]);
+	if (unlikely(domains & FORKGATE_FILES))
+		forkgate_count(&slot->depth[1]);
+	forkgate_barrier();
+	if (unlikely(forkgate_closed() & domains) && forkgate_enter_slow(domains))
+		return 0;
 	return domains;
 }
 
@@ -83,6 +96,15 @@ static inline int lock_tried(unsigned int domains, int err)
 	else
 		section_leave(&domains);
 	return err;
+}
+
+/* W1 to W3. Return: what @try does; the caller is inside if that got the lock. */
+static inline __attribute__((__always_inline__))
+int lock_try(int (*try)(void *lock), void *lock, void *caller)
+{
+	unsigned int domains = lock_enter(caller);
+
+	return lock_tried(domains, try(lock));
 }
 
 /* After a lock was given back, with the result of that */
@@ -207,7 +229,7 @@ static int lock_parking(void *lock, int (*try)(void *lock), int ms, clockid_t cl
 	__atomic_fetch_add(&place->waiters, 1, __ATOMIC_SEQ_CST);	/* (B) */
 	do {
 		sequence = __atomic_load_n(&place->sequence, __ATOMIC_SEQ_CST);
-		err = lock_tried(lock_enter(caller), try(lock));
+		err = lock_try(try, lock, caller);
 		if (err != EBUSY)
 			break;
 		err = park(place, sequence, ms, clock, abstime);
@@ -244,15 +266,31 @@ static bool kind_parks(int kind)
 	return kind & (KIND_ROBUST | KIND_PI | KIND_PP);
 }
 
+/*
+ * The word of an ordinary mutex is 0 when it is free, 1 when it is taken and 2
+ * when who gives it back has to wake somebody. What is most frequent is done
+ * here, because a call of the original costs as much as the lock.
+ */
+static inline bool mutex_take(pthread_mutex_t *mutex)
+{
+	int free = 0;
+
+	if (!__atomic_compare_exchange_n(&mutex->__data.__lock, &free, 1, false,
+					 __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+		return false;
+	mutex->__data.__owner = forkgate_thread.slot->tid;
+	mutex->__data.__nusers++;
+	return true;
+}
+
 static int mutex_try(void *mutex)
 {
+	if (likely(kind_of(mutex) == PTHREAD_MUTEX_NORMAL))
+		return mutex_take(mutex) ? 0 : EBUSY;
 	return REAL(pthread_mutex_trylock)(mutex);
 }
 
-/*
- * Sleep until the mutex may be free. Its word is 0 when it is, 1 when it is
- * taken and 2 when who gives it back has to wake somebody.
- */
+/* Sleep until the mutex may be free. */
 static int mutex_sleep(pthread_mutex_t *mutex, bool shared, clockid_t clock,
 		       const struct timespec *abstime)
 {
@@ -305,22 +343,62 @@ static int mutex_wait(pthread_mutex_t *mutex, clockid_t clock, const struct time
 	return err;
 }
 
+static __attribute__((__noinline__))
+int mutex_lock_any(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *abstime,
+		   void *caller)
+{
+	int err = lock_try(mutex_try, mutex, caller);
+
+	return err != EBUSY ? err : mutex_wait(mutex, clock, abstime, caller);
+}
+
+/* The gate is closed or the mutex taken: all over again */
+static __attribute__((__noinline__))
+int mutex_lock_missed(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *abstime,
+		      void *caller)
+{
+	forkgate_leave(FORKGATE_MEMORY);
+	return mutex_lock_any(mutex, clock, abstime, caller);
+}
+
+/* What is most frequent comes first, and needs no register saved. */
 static inline int mutex_lock(pthread_mutex_t *mutex, clockid_t clock,
 			     const struct timespec *abstime, void *caller)
 {
-	int err = lock_tried(lock_enter(caller), mutex_try(mutex));
+	struct forkgate_slot *slot = forkgate_thread.slot;
 
-	return likely(err != EBUSY) ? err : mutex_wait(mutex, clock, abstime, caller);
+	if (unlikely(!slot || section_domains != FORKGATE_MEMORY ||
+		     kind_of(mutex) != PTHREAD_MUTEX_NORMAL))
+		return mutex_lock_any(mutex, clock, abstime, caller);
+	slot->site = (uintptr_t)caller;
+	forkgate_count(&slot->depth[0]);
+	forkgate_barrier();
+	if (unlikely(forkgate_closed() & FORKGATE_MEMORY || !mutex_take(mutex)))
+		return mutex_lock_missed(mutex, clock, abstime, caller);
+	held++;
+	return 0;
+}
+
+static __attribute__((__noinline__)) int mutex_unlock_any(pthread_mutex_t *mutex, int kind)
+{
+	int err = lock_left(REAL(pthread_mutex_unlock)(mutex));
+
+	if (kind_parks(kind))
+		unpark(place_of(mutex));
+	return err;
 }
 
 static inline int mutex_unlock(pthread_mutex_t *mutex)
 {
 	int kind = kind_of(mutex);	/* it may be gone once it is unlocked */
-	int err = lock_left(REAL(pthread_mutex_unlock)(mutex));
 
-	if (unlikely(kind_parks(kind)))
-		unpark(place_of(mutex));
-	return err;
+	if (unlikely(kind != PTHREAD_MUTEX_NORMAL))
+		return mutex_unlock_any(mutex, kind);
+	mutex->__data.__owner = 0;
+	mutex->__data.__nusers--;
+	if (unlikely(__atomic_exchange_n(&mutex->__data.__lock, 0, __ATOMIC_RELEASE) > 1))
+		wake(&mutex->__data.__lock, 1, false);
+	return lock_left(0);
 }
 
 #define CALLER	__builtin_return_address(0)
@@ -332,7 +410,7 @@ EXPORT int pthread_mutex_lock(pthread_mutex_t *mutex)
 
 EXPORT int pthread_mutex_trylock(pthread_mutex_t *mutex)
 {
-	return lock_tried(lock_enter(CALLER), mutex_try(mutex));
+	return lock_try(mutex_try, mutex, CALLER);
 }
 
 EXPORT int pthread_mutex_timedlock(pthread_mutex_t *mutex, const struct timespec *abstime)
@@ -503,7 +581,7 @@ static int write_try(void *lock)
 static inline int rwlock_lock(pthread_rwlock_t *lock, int (*try)(void *lock), clockid_t clock,
 			      const struct timespec *abstime, void *caller)
 {
-	int err = lock_tried(lock_enter(caller), try(lock));
+	int err = lock_try(try, lock, caller);
 
 	if (likely(err != EBUSY))
 		return err;
@@ -519,7 +597,7 @@ EXPORT int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
 
 EXPORT int pthread_rwlock_tryrdlock(pthread_rwlock_t *lock)
 {
-	return lock_tried(lock_enter(CALLER), read_try(lock));
+	return lock_try(read_try, lock, CALLER);
 }
 
 EXPORT int pthread_rwlock_timedrdlock(pthread_rwlock_t *lock, const struct timespec *abstime)
@@ -542,7 +620,7 @@ EXPORT int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
 
 EXPORT int pthread_rwlock_trywrlock(pthread_rwlock_t *lock)
 {
-	return lock_tried(lock_enter(CALLER), write_try(lock));
+	return lock_try(write_try, lock, CALLER);
 }
 
 EXPORT int pthread_rwlock_timedwrlock(pthread_rwlock_t *lock, const struct timespec *abstime)
@@ -571,16 +649,21 @@ EXPORT int pthread_rwlock_unlock(pthread_rwlock_t *lock)
  * Spin locks
  */
 
+static int spin_try(void *lock)
+{
+	return REAL(pthread_spin_trylock)(lock);
+}
+
 EXPORT int pthread_spin_lock(pthread_spinlock_t *lock)
 {
-	while (lock_tried(lock_enter(CALLER), REAL(pthread_spin_trylock)(lock)))
+	while (lock_try(spin_try, (void *)lock, CALLER))
 		relax();
 	return 0;
 }
 
 EXPORT int pthread_spin_trylock(pthread_spinlock_t *lock)
 {
-	return lock_tried(lock_enter(CALLER), REAL(pthread_spin_trylock)(lock));
+	return lock_try(spin_try, (void *)lock, CALLER);
 }
 
 EXPORT int pthread_spin_unlock(pthread_spinlock_t *lock)
@@ -615,7 +698,7 @@ EXPORT int mtx_lock(mtx_t *mutex)
 
 EXPORT int mtx_trylock(mtx_t *mutex)
 {
-	return thrd_result(lock_tried(lock_enter(CALLER), mutex_try(mutex)));
+	return thrd_result(lock_try(mutex_try, mutex, CALLER));
 }
 
 EXPORT int mtx_timedlock(mtx_t *restrict mutex, const struct timespec *restrict abstime)
