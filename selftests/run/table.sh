@@ -3,6 +3,7 @@
 # The table of functions is complete: nothing that takes a lock is missing in it, and all that it wraps is there.
 # Must not need the module; without the network, or libc6-dbg, the test that needs it is skipped.
 
+# shellcheck disable=SC2317 # tests are called by their names
 set -uo pipefail
 
 cd "$(dirname "$(realpath "$0")")" || exit
@@ -51,18 +52,18 @@ test_functions_that_reach_a_lock_are_in_the_table() {
 test_no_function_is_there_twice() { kinds wrap memory raw hand none | uniq -d; }
 
 test_names_are_those_of_the_library() {
-	comm -13 <(exported $libc) <(kinds wrap memory raw hand)
+	comm -13 <(exported "$libc") <(kinds wrap memory raw hand)
 }
 
 test_libraries_wrap_what_the_table_says() {
-	diff <(kinds wrap memory hand) <(exported $build/libforkgate-preload.so)
-	diff <(kinds raw) <(exported $build/libforkgate-preload-raw.so)
+	diff <(kinds wrap memory hand) <(exported "$build"/libforkgate-preload.so)
+	diff <(kinds raw) <(exported "$build"/libforkgate-preload-raw.so)
 }
 
 test_versions_differ_only_where_that_is_known() {
 	# One wrapper stands in for all versions, so old programs get the newest: of condition variables, which are
 	# made anew; of functions that differ in what they do with bad flags, broken links and binary mode.
-	readelf -W --dyn-syms $libc | awk '$4 == "FUNC" && $7 != "UND" { split($8, v, "@"); print v[1], $2 }' | sort -u |
+	readelf -W --dyn-syms "$libc" | awk '$4 == "FUNC" && $7 != "UND" { split($8, v, "@"); print v[1], $2 }' | sort -u |
 		awk '{ n[$1]++ } END { for (f in n) if (n[f] > 1) print f }' | sort |
 		comm -12 - <(kinds wrap memory raw hand) | comm -23 - <(printf '%s\n' fmemopen glob glob64 \
 			pthread_cond_{broadcast,signal,timedwait,wait} regexec)

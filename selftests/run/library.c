@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * library.c - is loaded by locks.c, and remembers whether that was in a section.
+ * Must not be found where libraries are looked for.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+
+#include <forkgate.h>
+
+unsigned int inside_constructor;
+
+static __attribute__((__constructor__)) void remember(void)
+{
+	struct forkgate_thread *thread = dlsym(RTLD_DEFAULT, "forkgate_thread");
+
+	inside_constructor = thread && thread->slot ? thread->slot->depth[0] : 0;
+}
