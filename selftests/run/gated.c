@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * gated.c - "forkgate run" with the module: what it tells the program's gate, who
+ * delays a fork, what users are told, and what it refuses
+ *
+ * The test runs itself under the command: "gated PART" is a program that knows
+ * nothing of forkgate and ends with status 0 if all was well.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <kselftest_harness.h>
+
+#include <forkgate.h>
+
+/*
+ * Parts
+ */
+
+static long gate_call(unsigned long request, void *arg)
+{
+	struct forkgate_thread *thread = dlsym(RTLD_DEFAULT, "forkgate_thread");
+
+	if (!thread || !thread->slot)
+		return -1;
+	return syscall(SYS_msync, thread->header, 4096L, (long)MS_SYNC, request, arg);
+}
+
+/* policy TIMEOUT PATIENCE ON_TIMEOUT: is it that? */
+static int part_policy(char **argv)
+{
+	struct forkgate_policy policy;
+
+	if (gate_call(FORKGATE_IOC_POLICY_GET, &policy))
+		return 1;
+	return !(policy.timeout == strtoull(argv[0], NULL, 0) &&
+		 policy.backstop == policy.timeout &&
+		 policy.patience == strtoull(argv[1], NULL, 0) &&
+		 policy.on_timeout == strtoul(argv[2], NULL, 0));
+}
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static sem_t ready;
+
+static void asleep(pid_t tid)
+{
+	char path[64], text[256], *end;
+	int fd, length;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	do {
+		usleep(1000);
+		fd = open(path, O_RDONLY);
+		length = read(fd, text, sizeof(text) - 1);
+		close(fd);
+		text[length < 0 ? 0 : length] = '\0';
+		end = strrchr(text, ')');
+	} while (!end || end[2] != 'S');
+}
+
+static volatile pid_t waiter_tid;
+
+static void *wait_for_mutex(void *unused)
+{
+	waiter_tid = gettid();
+	sem_post(&ready);
+	pthread_mutex_lock(&mutex);
+	pthread_mutex_unlock(&mutex);
+	return NULL;
+}
+
+static int fork_and_check(int (*child)(void))
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		alarm(20);
+		_exit(child());
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return 1;
+	return status ? 2 : 0;
+}
+
+static int child_unlocks(void)
+{
+	if (pthread_mutex_trylock(&mutex) != EBUSY || pthread_mutex_unlock(&mutex))
+		return 1;
+	return pthread_mutex_lock(&mutex);
+}
+
+/* Who waits for a lock of the forking thread does not delay the fork for ever. */
+static int part_lock_fork_unlock(char **argv)
+{
+	pthread_t thread;
+	int result;
+
+	pthread_mutex_lock(&mutex);
+	pthread_create(&thread, NULL, wait_for_mutex, NULL);
+	sem_wait(&ready);
+	asleep(waiter_tid);
+	result = fork_and_check(child_unlocks);
+	pthread_mutex_unlock(&mutex);
+	pthread_join(thread, NULL);
+	return result;
+}
+
+static void *wait_for_cond(void *unused)
+{
+	pthread_mutex_lock(&mutex);
+	waiter_tid = gettid();
+	sem_post(&ready);
+	pthread_cond_wait(&cond, &mutex);
+	pthread_mutex_unlock(&mutex);
+	return NULL;
+}
+
+static int child_locks(void)
+{
+	return pthread_mutex_lock(&mutex);
+}
+
+/* Who waits for a condition does not delay it either. */
+static int part_condition(char **argv)
+{
+	pthread_t thread;
+	int result;
+
+	pthread_create(&thread, NULL, wait_for_cond, NULL);
+	sem_wait(&ready);
+	asleep(waiter_tid);
+	result = fork_and_check(child_locks);
+	pthread_mutex_lock(&mutex);
+	pthread_cond_signal(&cond);
+	pthread_mutex_unlock(&mutex);
+	pthread_join(thread, NULL);
+	return result;
+}
+
+static void *hold_for_ever(void *unused)
+{
+	pthread_mutex_lock(&mutex);
+	sem_post(&ready);
+	for (;;)
+		pause();
+	return NULL;
+}
+
+static int child_is_fine(void)
+{
+	return 0;
+}
+
+/* proceed|fail: somebody holds a lock for ever */
+static int part_holder(char **argv)
+{
+	pthread_t thread;
+	int result;
+
+	pthread_create(&thread, NULL, hold_for_ever, NULL);
+	sem_wait(&ready);
+	errno = 0;
+	result = fork_and_check(child_is_fine);
+	if (!strcmp(argv[0], "fail"))
+		return !(result == 1 && errno == EAGAIN);
+	return result;
+}
+
+static void *fork_with_lock(void *lock)
+{
+	int result;
+
+	pthread_mutex_lock(lock);
+	sem_post(&ready);
+	while (sem_trywait(&ready))
+		usleep(1000);
+	result = fork_and_check(child_is_fine);
+	pthread_mutex_unlock(lock);
+	return (void *)(long)result;
+}
+
+/* Two threads fork, each holding a lock: a circle, and both must get a child. */
+static int part_circle(char **argv)
+{
+	static pthread_mutex_t other = PTHREAD_MUTEX_INITIALIZER;
+	pthread_t threads[2];
+	void *results[2];
+
+	pthread_create(&threads[0], NULL, fork_with_lock, &mutex);
+	pthread_create(&threads[1], NULL, fork_with_lock, &other);
+	pthread_join(threads[0], &results[0]);
+	pthread_join(threads[1], &results[1]);
+	return results[0] || results[1];
+}
+
+static const struct {
+	const char *name;
+	int (*part)(char **argv);
+} parts[] = {
+	{ "policy", part_policy },
+	{ "lock_fork_unlock", part_lock_fork_unlock },
+	{ "condition", part_condition },
+	{ "holder", part_holder },
+	{ "circle", part_circle },
+};
+
+/*
+ * Tests
+ */
+
+static char output[4096];	/* what the command and the program wrote to standard error */
+
+/* Run "forkgate run" with arguments; SELF stands for this program. Return: exit status. */
+static int run(const char *arg, ...)
+{
+	char *argv[20] = { COMMAND, "run" }, **next = argv + 2;
+	int pipes[2], status;
+	ssize_t got, size = 0;
+	va_list list;
+	pid_t pid;
+
+	va_start(list, arg);
+	for (; arg; arg = va_arg(list, char *))
+		*next++ = (char *)arg;
+	va_end(list);
+	if (pipe2(pipes, O_CLOEXEC))
+		return -1;
+	pid = fork();
+	if (!pid) {
+		dup2(pipes[1], STDERR_FILENO);
+		execv(COMMAND, argv);
+		_exit(99);
+	}
+	close(pipes[1]);
+	while ((got = read(pipes[0], output + size, sizeof(output) - 1 - size)) > 0)
+		size += got;
+	output[size] = '\0';
+	close(pipes[0]);
+	if (waitpid(pid, &status, 0) != pid)
+		return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static char self[4096];
+
+#define SELF self
+#define EXPECT_SAID(what) \
+	EXPECT_NE(NULL, strstr(output, what)) TH_LOG("said: %s", output)
+
+TEST(policy_default)
+{
+	EXPECT_EQ(0, run(SELF, "policy", "5000000000", "100000000", "1", NULL));
+	EXPECT_STREQ("", output);
+}
+
+TEST(policy_from_options)
+{
+	EXPECT_EQ(0, run("--timeout", "2min", "--patience", "0", "--on-timeout", "fail", "--", SELF,
+			 "policy", "120000000000", "0", "0", NULL));
+	EXPECT_EQ(0, run("--timeout=0", "--patience=1.5ms", SELF, "policy", "0xffffffffffffffff",
+			 "1500000", "1", NULL));
+}
+
+TEST(goes_on_through_programs)
+{
+	EXPECT_EQ(0, run("sh", "-c", "exec env env \"$0\" policy 5000000000 100000000 1", SELF, NULL));
+	EXPECT_EQ(0, run("--patience", "1ms", "bash", "-c",
+			 "(x=$(\"$0\" policy 5000000000 1000000 1 && echo yes); [ \"$x\" = yes ])", SELF, NULL));
+}
+
+TEST(a_waiter_for_the_forkers_lock_is_outside)
+{
+	EXPECT_EQ(0, run("--timeout", "0", SELF, "lock_fork_unlock", NULL));
+}
+
+TEST(a_waiter_for_a_condition_is_outside)
+{
+	EXPECT_EQ(0, run("--timeout", "0", SELF, "condition", NULL));
+}
+
+TEST(time_out_proceeds_and_names_the_holder)
+{
+	EXPECT_EQ(0, run("--timeout", "300ms", SELF, "holder", "proceed", NULL));
+	EXPECT_SAID("a fork goes ahead unsafe");
+	EXPECT_SAID(" is inside ");
+	EXPECT_SAID(self);
+}
+
+TEST(time_out_fails_if_told_so)
+{
+	EXPECT_EQ(0, run("--timeout", "300ms", "--on-timeout", "fail", SELF, "holder", "fail", NULL));
+}
+
+TEST(a_circle_proceeds)
+{
+	EXPECT_EQ(0, run("--timeout", "0", SELF, "circle", NULL));
+}
+
+TEST(verbose)
+{
+	EXPECT_EQ(0, run("--verbose", "true", NULL));
+	EXPECT_SAID(": protected\n");
+}
+
+TEST(statically_linked)
+{
+	EXPECT_EQ(126, run("/sbin/ldconfig", NULL));
+	EXPECT_SAID("statically linked");
+}
+
+TEST(musl)
+{
+	char path[] = "/tmp/forkgate-musl.XXXXXX";
+	char *loader, text[64 << 10];
+	int from = open("/bin/true", O_RDONLY), to = mkstemp(path);
+	ssize_t size = read(from, text, sizeof(text));
+
+	ASSERT_GT(size, 1000);
+	loader = memmem(text, size, "ld-linux-x86-64", 15);
+	ASSERT_NE(NULL, loader);
+	memcpy(loader, "ld-musl-x86_64.", 15);
+	ASSERT_EQ(size, write(to, text, size));
+	fchmod(to, 0700);
+	close(to);
+	EXPECT_EQ(126, run(path, NULL));
+	EXPECT_SAID("musl");
+	unlink(path);
+}
+
+TEST(set_user_id)
+{
+	EXPECT_EQ(0, run("/bin/su", "--version", NULL));
+	EXPECT_SAID("runs without the gate");
+}
+
+TEST(not_found)
+{
+	EXPECT_EQ(127, run("no-such-program", NULL));
+	EXPECT_EQ(127, run("/no/such/program", NULL));
+}
+
+TEST(not_executable)
+{
+	EXPECT_EQ(126, run("/etc/passwd", NULL));
+}
+
+TEST(wrong_arguments)
+{
+	EXPECT_EQ(2, run(NULL));
+	EXPECT_SAID("no program");
+	EXPECT_EQ(2, run("--timeout", "5x", "true", NULL));
+	EXPECT_SAID("\"5x\"");
+	EXPECT_EQ(2, run("--timeout", "2h", "true", NULL));
+	EXPECT_EQ(2, run("--on-timeout", "hang", "true", NULL));
+	EXPECT_SAID("\"hang\"");
+	EXPECT_EQ(2, run("--domains", "memory,heap", "true", NULL));
+	EXPECT_SAID("\"memory,heap\"");
+	EXPECT_EQ(2, run("--patience", NULL));
+	EXPECT_SAID("--patience needs a value");
+	EXPECT_EQ(2, run("--frobnicate", "true", NULL));
+	EXPECT_SAID("\"--frobnicate\"");
+}
+
+#define main tests_main
+TEST_HARNESS_MAIN
+#undef main
+
+int main(int argc, char **argv)
+{
+	size_t i;
+
+	for (i = 0; argc > 1 && i < sizeof(parts) / sizeof(*parts); i++)
+		if (!strcmp(argv[1], parts[i].name)) {
+			sem_init(&ready, 0, 0);
+			return parts[i].part(argv + 2);
+		}
+	if (!realpath("/proc/self/exe", self))
+		return 1;
+	return tests_main(argc, argv);
+}

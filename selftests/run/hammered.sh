@@ -1,0 +1,52 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# No child of the hammer hangs under "forkgate run", by libc's fork or a raw clone; without it children do, or the
+# hammer is none. Needs the module. What it prints on the way are the names of functions, for whoever waits.
+
+set -uo pipefail
+
+top=$(realpath "$(dirname "$0")/../..")
+hammer=$top/build/selftests/run/hammer
+run=("$top/build/forkgate/forkgate" run --timeout 60 --on-timeout fail)
+limit=$((60 * ${KSELFTEST_SLOW:-1}))
+children=${FORKS:-3}
+tmp=$(mktemp)
+trap 'rm -f "$tmp"' EXIT
+
+echo "TAP version 13"
+echo "1..4"
+failed=0 number=0
+
+# result OK NAME
+result() {
+	number=$((number + 1))
+	if [ "$1" = yes ]; then
+		echo "ok $number $2"
+	else
+		tail -n 12 "$tmp" | sed 's/^/# /'
+		echo "not ok $number $2"
+		failed=1
+	fi
+}
+
+# hammer NAME STATUS COMMAND...: the hammer ends with that status and has called functions
+hammer() {
+	local name=$1 wanted=$2 status
+
+	shift 2
+	"$@" >"$tmp" 2>&1
+	status=$?
+	sed -n 's/^\(hung\|functions\|failed\|crashed\) /# &/p' "$tmp"
+	if [ $status -eq "$wanted" ] && grep -qE '^functions all [1-9]' "$tmp"; then
+		result yes "$name"
+	else
+		echo "ended with status $status" >>"$tmp"
+		result no "$name"
+	fi
+}
+
+hammer fork 0 "${run[@]}" "$hammer" fork wrap "$children" "$limit"
+hammer raw_clone 0 "${run[@]}" --raw-clone "$hammer" clone raw "$children" "$limit"
+hammer fork_without_the_gate_hangs 1 "$hammer" fork wrap 5 3 localtime_r setlocale pthread_mutex_lock
+hammer raw_clone_without_the_gate_hangs 1 "$hammer" clone raw 5 3 localtime_r fputs pthread_mutex_lock
+exit $failed
