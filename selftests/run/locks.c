@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <link.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -563,6 +564,21 @@ TEST(dlopen_of_a_path_is_a_section)
 	inside = dlsym(library, "inside_constructor");
 	ASSERT_NE(NULL, inside);
 	EXPECT_EQ(1, *inside);
+	EXPECT_EQ(0, depth());
+}
+
+TEST(pclose_has_the_status_and_ends_the_input)
+{
+	char text[10] = "";
+	FILE *file = popen("cat >/dev/null; exit 7", "w");
+
+	ASSERT_NE(NULL, file);
+	EXPECT_EQ(3, fwrite("abc", 1, 3, file));
+	EXPECT_EQ(7 << 8, pclose(file));
+	file = popen("while echo x; do :; done 2>/dev/null; exit 8", "r");
+	ASSERT_NE(NULL, file);
+	EXPECT_NE(NULL, fgets(text, sizeof(text), file));
+	EXPECT_EQ(SIGPIPE, pclose(file) & 0x7f);
 	EXPECT_EQ(0, depth());
 }
 

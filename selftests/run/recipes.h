@@ -358,6 +358,7 @@ RECIPE(pthread_getschedparam, int p; struct sched_param s; pthread_getschedparam
 RECIPE(pthread_setschedparam, struct sched_param s = { }; pthread_setschedparam(main_thread, SCHED_OTHER, &s))
 RECIPE(pthread_setschedprio, pthread_setschedprio(main_thread, 0))
 RECIPE(pthread_mutex_setprioceiling, int old; pthread_mutex_setprioceiling(&mutex, 1, &old))
+RECIPE(pclose, FILE *f = popen("exit 0", "w"); if (f) pclose(f))
 RECIPE(popen, FILE *f = popen("exit 0", "r"); if (f) pclose(f))
 
 /* the program's own locks; the child needs them unlocked */

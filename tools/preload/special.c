@@ -5,15 +5,20 @@
  * dlopen() and dlmopen() look at who called them: they search the run path of
  * the object that contains the return address, and expand $ORIGIN for it. Where
  * that matters the original must be called as if by the caller, by a jump, and
- * there can be no section. sem_open() takes more arguments, or does not.
+ * there can be no section. sem_open() takes more arguments, or does not. pclose()
+ * takes a lock and then waits for a command, which can be long.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <link.h>
 #include <semaphore.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "section.h"
 
@@ -71,4 +76,43 @@ EXPORT sem_t *sem_open(const char *name, int flags, ...)
 	value = va_arg(list, unsigned int);
 	va_end(list);
 	return REAL(sem_open)(name, flags, mode, value);
+}
+
+/* glibc's layout: behind the stream and the pointer to its functions */
+struct command {
+	FILE stream;
+	const void *functions;
+	pid_t pid;
+};
+
+/*
+ * Close the pipe, so that the command sees its end, and wait for the command
+ * without taking notice of it. It is not worth an error if that does not work.
+ */
+static void wait_for_command(FILE *stream)
+{
+	pid_t pid = ((struct command *)stream)->pid;
+	int null, old_errno = errno;
+	siginfo_t info;
+
+	if (pid <= 0 || waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT))
+		goto out;
+	fflush(stream);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0)
+		goto out;
+	if (dup3(null, fileno(stream), O_CLOEXEC) >= 0)
+		while (waitid(P_PID, pid, &info, WEXITED | WNOWAIT) && errno == EINTR)
+			;
+	close(null);
+out:
+	errno = old_errno;
+}
+
+EXPORT int pclose(FILE *stream)
+{
+	wait_for_command(stream);
+
+	IN_SECTION(FORKGATE_MEMORY);
+	return REAL(pclose)(stream);
 }
