@@ -27,7 +27,7 @@ unexplained() {
 	local name pattern patterns
 
 	mapfile -t patterns < <(kinds none | grep -F '*')
-	comm -23 - <(kinds wrap memory raw rawhand hand none | sort -u) | while read -r name; do
+	comm -23 - <(kinds wrap raw rawhand hand none | sort -u) | while read -r name; do
 		for pattern in "${patterns[@]}"; do
 			# shellcheck disable=SC2053 # a pattern
 			[[ $name != $pattern ]] || continue 2
@@ -49,14 +49,14 @@ test_functions_that_reach_a_lock_are_in_the_table() {
 	cut -d' ' -f1 "$tmp/reachable" | sort -u | unexplained
 }
 
-test_no_function_is_there_twice() { kinds wrap memory raw rawhand hand none | uniq -d; }
+test_no_function_is_there_twice() { kinds wrap raw rawhand hand none | uniq -d; }
 
 test_names_are_those_of_the_library() {
-	comm -13 <(exported "$libc") <(kinds wrap memory raw rawhand hand)
+	comm -13 <(exported "$libc") <(kinds wrap raw rawhand hand)
 }
 
 test_libraries_wrap_what_the_table_says() {
-	diff <(kinds wrap memory hand) <(exported "$build"/libforkgate-preload.so)
+	diff <(kinds wrap hand) <(exported "$build"/libforkgate-preload.so)
 	diff <(kinds raw rawhand) <(exported "$build"/libforkgate-preload-raw.so)
 }
 
@@ -65,12 +65,12 @@ test_versions_differ_only_where_that_is_known() {
 	# made anew; of functions that differ in what they do with bad flags, broken links and binary mode.
 	readelf -W --dyn-syms "$libc" | awk '$4 == "FUNC" && $7 != "UND" { split($8, v, "@"); print v[1], $2 }' | sort -u |
 		awk '{ n[$1]++ } END { for (f in n) if (n[f] > 1) print f }' | sort |
-		comm -12 - <(kinds wrap memory raw rawhand hand) | comm -23 - <(printf '%s\n' fmemopen glob glob64 \
+		comm -12 - <(kinds wrap raw rawhand hand) | comm -23 - <(printf '%s\n' fmemopen glob glob64 \
 			pthread_cond_{broadcast,signal,timedwait,wait} regexec)
 }
 
 test_every_function_is_called_or_says_why_not() {
-	diff <(kinds wrap memory raw rawhand hand) <(sed -nE 's/^(NO_)?RECIPE\(([a-zA-Z0-9_]+),.*/\2/p' recipes.h | sort)
+	diff <(kinds wrap raw rawhand hand) <(sed -nE 's/^(NO_)?RECIPE\(([a-zA-Z0-9_]+),.*/\2/p' recipes.h | sort)
 }
 
 mapfile -t tests < <(declare -F | sed -n 's/^declare -f test_//p')

@@ -77,17 +77,17 @@ static inline void section_leave(unsigned int *domains)
 EXPORT type section_##name parameters __asm__(#name);			\
 type section_##name parameters
 
-#define SECTION(domains, type, name, parameters, arguments)		\
+#define SECTION(type, name, parameters, arguments)			\
 WRAPPER(type, name, parameters)						\
 {									\
-	IN_SECTION(domains);						\
+	IN_SECTION(section_domains);					\
 	return REAL(name) arguments;					\
 }
 
-#define SECTION_VOID(domains, name, parameters, arguments)		\
+#define SECTION_VOID(name, parameters, arguments)			\
 WRAPPER(void, name, parameters)						\
 {									\
-	IN_SECTION(domains);						\
+	IN_SECTION(section_domains);					\
 	REAL(name) arguments;						\
 }
 

@@ -5,8 +5,9 @@
  * dlopen() and dlmopen() look at who called them: they search the run path of
  * the object that contains the return address, and expand $ORIGIN for it. Where
  * that matters the original must be called as if by the caller, by a jump, and
- * there can be no section. sem_open() takes more arguments, or does not. pclose()
- * takes a lock and then waits for a command, which can be long.
+ * there can be no section. sem_open() takes more arguments, or does not. popen()
+ * and pclose() take a lock, and then the first forks and the other waits for a
+ * command.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -76,6 +77,29 @@ EXPORT sem_t *sem_open(const char *name, int flags, ...)
 	value = va_arg(list, unsigned int);
 	va_end(list);
 	return REAL(sem_open)(name, flags, mode, value);
+}
+
+/*
+ * The C library's own popen(), not libforkgate's: that takes a ticket first, and
+ * would then hold it while it waits for the lock that another thread holds while
+ * its fork waits for the ticket. A fork that has not prepared waits in the kernel
+ * for files sections only, and this section is none.
+ */
+static FILE *(*libc_popen)(const char *command, const char *type);
+
+static __attribute__((__constructor__)) void find_popen(void)
+{
+	void *libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
+
+	if (libc)
+		libc_popen = dlsym(libc, "popen");
+}
+
+EXPORT FILE *popen(const char *command, const char *type)
+{
+	IN_SECTION(FORKGATE_MEMORY);
+
+	return libc_popen ? libc_popen(command, type) : REAL(popen)(command, type);
 }
 
 /* glibc's layout: behind the stream and the pointer to its functions */
