@@ -13,14 +13,12 @@ static const struct {
 	int (*main)(int argc, char **argv);
 	const char *what;
 } commands[] = {
+	{ "run", cmd_run, "run a program that knows nothing of forkgate" },
 	{ "ps", cmd_ps, "gates, sections, waiting forks and who they wait for" },
 	{ "watch", cmd_watch, "the same, continuously" },
 	{ "stat", cmd_stat, "counters, and how long waits took" },
 	{ "check", cmd_check, "does it work here? what to do if not" },
 	{ "trace", cmd_trace, "run a program and draw a timeline of its forks" },
-#ifdef FORKGATE_RUN
-	{ "run", cmd_run, "run a program that knows nothing of forkgate" },
-#endif
 };
 
 static void overview(FILE *out)
