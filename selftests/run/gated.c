@@ -280,9 +280,12 @@ TEST(policy_from_options)
 
 TEST(goes_on_through_programs)
 {
-	EXPECT_EQ(0, run("sh", "-c", "exec env env \"$0\" policy 5000000000 100000000 1", SELF, NULL));
-	EXPECT_EQ(0, run("--patience", "1ms", "bash", "-c",
-			 "(x=$(\"$0\" policy 5000000000 1000000 1 && echo yes); [ \"$x\" = yes ])", SELF, NULL));
+	static const char script[] =
+		"(x=$(\"$0\" policy 5000000000 1000000 1 && echo yes); [ \"$x\" = yes ])";
+
+	EXPECT_EQ(0, run("sh", "-c", "exec env nice \"$0\" policy 5000000000 100000000 1",
+			 SELF, NULL));
+	EXPECT_EQ(0, run("--patience", "1ms", "bash", "-c", script, SELF, NULL));
 }
 
 TEST(a_waiter_for_the_forkers_lock_is_outside)
@@ -305,7 +308,8 @@ TEST(time_out_proceeds_and_names_the_holder)
 
 TEST(time_out_fails_if_told_so)
 {
-	EXPECT_EQ(0, run("--timeout", "300ms", "--on-timeout", "fail", SELF, "holder", "fail", NULL));
+	EXPECT_EQ(0, run("--timeout", "300ms", "--on-timeout", "fail", SELF, "holder", "fail",
+			 NULL));
 }
 
 TEST(a_circle_proceeds)

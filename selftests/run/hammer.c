@@ -82,7 +82,11 @@ static __thread struct aliasent aliasent;
 static __thread struct utmp utmp;
 static __thread char random_state[64];
 
-static const struct utmp some_utmp = { .ut_type = USER_PROCESS, .ut_line = "pts/77", .ut_id = "77" };
+static const struct utmp some_utmp = {
+	.ut_type = USER_PROCESS,
+	.ut_line = "pts/77",
+	.ut_id = "77",
+};
 static const struct sockaddr_in address = { .sin_family = AF_INET };
 static const char some_library[] = "/lib/x86_64-linux-gnu/libnss_compat.so.2";
 static const struct timespec far = { .tv_sec = 1L << 40 }, past = { .tv_sec = 1 };
@@ -167,7 +171,7 @@ struct recipe {
 	void (*call)(int unused, ...);
 };
 
-#define NO_RECIPE(name, why)
+#define NO_RECIPE(...)
 #define RECIPE(name, ...)						\
 static void recipe_##name(int unused, ...)				\
 {									\
@@ -177,12 +181,13 @@ static void recipe_##name(int unused, ...)				\
 	{ __VA_ARGS__; }						\
 	va_end(list);							\
 }
-#include "recipes.h"
+
+#include "recipes.inc"
 #undef RECIPE
 
 static const struct recipe recipes[] = {
 #define RECIPE(name, ...) { #name, recipe_##name },
-#include "recipes.h"
+#include "recipes.inc"
 #undef RECIPE
 	{ NULL, NULL }
 };

@@ -70,7 +70,7 @@ test_versions_differ_only_where_that_is_known() {
 }
 
 test_every_function_is_called_or_says_why_not() {
-	diff <(kinds wrap raw rawhand hand) <(sed -nE 's/^(NO_)?RECIPE\(([a-zA-Z0-9_]+),.*/\2/p' recipes.h | sort)
+	diff <(kinds wrap raw rawhand hand) <(sed -nE 's/^(NO_)?RECIPE\(([a-zA-Z0-9_]+),.*/\2/p' recipes.inc | sort)
 }
 
 mapfile -t tests < <(declare -F | sed -n 's/^declare -f test_//p')

@@ -152,7 +152,7 @@ static const char *check_elf(int fd, const Elf64_Ehdr *head)
 			return "is damaged";
 	}
 	if (!*loader)
-		return "is statically linked, so nothing can be preloaded; link it with libforkgate.a instead";
+		return "is statically linked: nothing can be preloaded, link it with libforkgate.a";
 	name = strrchr(loader, '/');
 	name = name ? name + 1 : loader;
 	if (!strncmp(name, "ld-musl", 7))
@@ -178,7 +178,7 @@ static int check_program(const char *name, const char *path, int depth)
 	if (fd < 0) {
 		/* The kernel can run what nobody may read. */
 		if (errno == EACCES && !access(path, X_OK)) {
-			cmd_error("%s: cannot be read, so nobody knows whether it will be protected", path);
+			cmd_error("%s: cannot be read; is it protected? Nobody knows", path);
 			return CMD_OK;
 		}
 		cmd_error("%s: %s", name, strerror(errno));
@@ -248,7 +248,7 @@ static bool join(char path[PATH_MAX], const char *base, const char *dir, const c
 }
 
 /* Put the libraries before what LD_PRELOAD names already. */
-static int preload(bool raw_clone)
+static int set_preload(bool raw_clone)
 {
 	char base[PATH_MAX], preload[PATH_MAX], raw[PATH_MAX], library[PATH_MAX];
 	ssize_t length = readlink("/proc/self/exe", base, sizeof(base) - 1);
@@ -264,12 +264,11 @@ static int preload(bool raw_clone)
 		    join(library, base, places[i].library, "libforkgate.so.0"))
 			break;
 	if (i == ARRAY_SIZE(places)) {
-		cmd_error("libforkgate-preload.so and libforkgate.so.0 are not where they belong, near %s",
-			  *base ? base : "/");
+		cmd_error("the libraries are not where they belong, near %s", *base ? base : "/");
 		return CMD_TRACE_FAILED;
 	}
 	if (strpbrk(preload, " :") || strpbrk(library, " :")) {
-		cmd_error("%s: libraries cannot be preloaded from a folder with a space or colon in its name",
+		cmd_error("%s: nothing can be preloaded from a name with a space or colon",
 			  preload);
 		return CMD_TRACE_FAILED;
 	}
@@ -299,7 +298,7 @@ static int start(const struct run_settings *settings, bool raw_clone, char **arg
 		cmd_error("/dev/forkgate: %s. \"forkgate check\" says more.", problem);
 		return CMD_TRACE_FAILED;
 	}
-	status = preload(raw_clone);
+	status = set_preload(raw_clone);
 	if (status)
 		return status;
 	snprintf(value, sizeof(value), RUN_FORMAT, settings->timeout, settings->patience,
@@ -313,6 +312,8 @@ static int start(const struct run_settings *settings, bool raw_clone, char **arg
 	return errno == ENOENT ? CMD_NOT_FOUND : CMD_CANNOT_RUN;
 }
 
+#define bad_value(format)	cmd_usage_error(usage, format, optarg)
+
 int cmd_run(int argc, char **argv)
 {
 	struct run_settings settings = RUN_SETTINGS_DEFAULT;
@@ -324,7 +325,7 @@ int cmd_run(int argc, char **argv)
 		switch (option) {
 		case OPTION_TIMEOUT:
 			if (!parse_time(optarg, &settings.timeout))
-				return cmd_usage_error(usage, "--timeout: \"%s\" is no time, or more than an hour", optarg);
+				return bad_value("--timeout: \"%s\" is no time up to 1h");
 			if (!settings.timeout)
 				settings.timeout = FORKGATE_FOREVER;
 			break;
@@ -334,15 +335,15 @@ int cmd_run(int argc, char **argv)
 			else if (!strcmp(optarg, "fail"))
 				settings.on_timeout = FORKGATE_FAIL;
 			else
-				return cmd_usage_error(usage, "--on-timeout: \"%s\" is neither proceed nor fail", optarg);
+				return bad_value("--on-timeout: \"%s\" is not proceed or fail");
 			break;
 		case OPTION_PATIENCE:
 			if (!parse_time(optarg, &settings.patience))
-				return cmd_usage_error(usage, "--patience: \"%s\" is no time, or more than an hour", optarg);
+				return bad_value("--patience: \"%s\" is no time up to 1h");
 			break;
 		case OPTION_DOMAINS:
 			if (!parse_domains(optarg, &settings.domains))
-				return cmd_usage_error(usage, "--domains: \"%s\" is no list of memory and files", optarg);
+				return bad_value("--domains: \"%s\" is no list of domains");
 			break;
 		case OPTION_RAW_CLONE:
 			raw_clone = true;

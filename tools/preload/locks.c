@@ -198,7 +198,8 @@ static int park(struct place *place, unsigned int sequence, int ms, clockid_t cl
 
 	if (abstime) {
 		clock_gettime(clock, &now);
-		if (__builtin_mul_overflow((int64_t)abstime->tv_sec - now.tv_sec, NSEC_PER_SEC, &rest) ||
+		rest = (int64_t)abstime->tv_sec - now.tv_sec;
+		if (__builtin_mul_overflow(rest, NSEC_PER_SEC, &rest) ||
 		    __builtin_add_overflow(rest, abstime->tv_nsec - now.tv_nsec, &rest))
 			rest = abstime->tv_sec < now.tv_sec ? 0 : sleep;
 		if (rest <= 0)

@@ -25,8 +25,8 @@
 
 static bool has_run_path(void *caller)
 {
+	const ElfW(Dyn) * entry;
 	struct link_map *object;
-	const ElfW(Dyn) *entry;
 	Dl_info info;
 
 	if (!dladdr1(caller, &info, (void **)&object, RTLD_DL_LINKMAP))
