@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -183,6 +184,18 @@ static int part_holder(char **argv)
 	return result;
 }
 
+/* 0|11: what a spawn returns while somebody holds a lock for ever */
+static int part_spawn(char **argv)
+{
+	char *const program[] = { "true", NULL };
+	pthread_t thread;
+	pid_t pid;
+
+	pthread_create(&thread, NULL, hold_for_ever, NULL);
+	sem_wait(&ready);
+	return posix_spawnp(&pid, "true", NULL, NULL, program, environ) != atoi(argv[0]);
+}
+
 static void *fork_with_lock(void *lock)
 {
 	int result;
@@ -218,6 +231,7 @@ static const struct {
 	{ "lock_fork_unlock", part_lock_fork_unlock },
 	{ "condition", part_condition },
 	{ "holder", part_holder },
+	{ "spawn", part_spawn },
 	{ "circle", part_circle },
 };
 
@@ -310,6 +324,15 @@ TEST(time_out_fails_if_told_so)
 {
 	EXPECT_EQ(0, run("--timeout", "300ms", "--on-timeout", "fail", SELF, "holder", "fail",
 			 NULL));
+}
+
+TEST(domains)
+{
+	EXPECT_EQ(0, run("--timeout", "300ms", "--on-timeout", "fail", SELF, "spawn", "0", NULL));
+	EXPECT_EQ(0, run("--timeout", "300ms", "--on-timeout", "fail", "--domains", "memory,files",
+			 SELF, "spawn", "11", NULL));
+	EXPECT_EQ(0, run("--timeout", "300ms", "--on-timeout", "fail", "--domains", "files", SELF,
+			 "spawn", "11", NULL));
 }
 
 TEST(a_circle_proceeds)
