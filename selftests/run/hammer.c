@@ -87,6 +87,7 @@ static const struct utmp some_utmp = {
 	.ut_line = "pts/77",
 	.ut_id = "77",
 };
+
 static const struct sockaddr_in address = { .sin_family = AF_INET };
 static const char some_library[] = "/lib/x86_64-linux-gnu/libnss_compat.so.2";
 static const struct timespec far = { .tv_sec = 1L << 40 }, past = { .tv_sec = 1 };

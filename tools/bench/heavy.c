@@ -94,7 +94,8 @@ static void allocations(void)
 		memcpy(key, &value, sizeof(value));
 		key[length] = '\0';
 		for (place = &root; *place; )
-			place = memcmp(key, (*place)->key, 8) < 0 ? &(*place)->left : &(*place)->right;
+			place = memcmp(key, (*place)->key, 8) < 0 ? &(*place)->left :
+								    &(*place)->right;
 		*place = calloc(1, sizeof(**place));
 		(*place)->key = malloc(length + 1);
 		memcpy((*place)->key, key, length + 1);
