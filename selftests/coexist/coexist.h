@@ -81,7 +81,7 @@ static inline int forkgate_unload(void)
 	return module_unload("forkgate");
 }
 
-/* forkgate_unload_idle - the same when others have ended, which give up what they held a moment after that */
+/* forkgate_unload_idle - the same; who has ended gives up what it held a moment after that */
 static inline int forkgate_unload_idle(void)
 {
 	int ret;
