@@ -35,6 +35,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/rseq.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -119,6 +120,22 @@ static inline bool fg_nap(uint64_t limit)
 	while (!(met_ = !!(condition)) && fg_nap(limit_))		\
 		;							\
 	met_; })
+
+/*
+ * fg_fail_nth_open - to let the n-th allocation, or copy, of the calling thread
+ * fail; -1 with errno
+ *
+ * The thread must have no rseq area: when it is preempted, and the kernel cannot
+ * write there because the page is shared with a child and its copy is what
+ * fails, the thread gets a SIGSEGV.
+ */
+static inline int fg_fail_nth_open(void)
+{
+	if (__rseq_size)
+		syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32,
+			RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
+	return open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+}
 
 static inline long fg_futex(int *word, int op, int value, const struct timespec *time)
 {

@@ -216,7 +216,7 @@ TEST_F(fail, each_allocation_of_a_clone)
 	int n, fd, failed = 0;
 	long pid;
 
-	fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	fd = fg_fail_nth_open();
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, fg_enter(FG_MEMORY));
 	for (n = 1; n < 5000; n++) {

@@ -97,7 +97,7 @@ static int nth = -1;
 
 static void nth_open(struct __test_metadata *_metadata)
 {
-	nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	nth = fg_fail_nth_open();
 	ASSERT_LE(0, nth);
 }
 
@@ -465,6 +465,8 @@ static long job_random(void *number)
 	long ret;
 	int i;
 
+	/* Without an rseq area, see there. */
+	close(fg_fail_nth_open());
 	if (fg_write_file("/proc/thread-self/make-it-fail", "1"))
 		return -EIO;
 	while (!READ_ONCE(stop)) {
