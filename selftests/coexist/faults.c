@@ -297,7 +297,7 @@ static long op_fork_prepared(void)
 	return ret;
 }
 
-static struct worker holder;
+static struct worker holder, forker;
 
 /* The other thread is inside until this clone waits. */
 static void *let_go(void *done)
@@ -373,16 +373,12 @@ static int try_all(struct __test_metadata *_metadata, const struct operation *op
 /* still_works - a clone waits, and is let through */
 static void still_works(struct __test_metadata *_metadata)
 {
-	struct worker forker;
-
-	ASSERT_EQ(0, worker_new(&forker));
 	ASSERT_EQ(0, run(&holder, job_hold, ARG(FG_BOTH)));
 	start(&forker, job_fork, &fork_both);
 	ASSERT_TRUE(wait_until(!busy(&forker) || fg_waiting(&forker, 1)));
 	EXPECT_TRUE(busy(&forker));
 	ASSERT_EQ(0, run(&holder, job_drop, ARG(FG_BOTH)));
 	EXPECT_EQ(0, finish_fork(&forker));
-	EXPECT_EQ(0, run(&forker, job_unregister, NULL));
 	EXPECT_TRUE(idle());
 }
 
@@ -405,6 +401,7 @@ TEST_F(faults, at_every_place)
 	ASSERT_EQ(0, fg_open());
 	ASSERT_EQ(0, fg_map());
 	ASSERT_EQ(0, worker_new(&holder));
+	ASSERT_EQ(0, worker_new(&forker));
 	EXPECT_LT(0, try_all(_metadata, &registration, true));
 	slot = NULL;
 	EXPECT_LT(0, try_all(_metadata, &operations[FORK_OPERATION], true));
@@ -431,6 +428,7 @@ TEST_F(faults, while_a_clone_waits)
 	nth_open(_metadata);
 	ASSERT_LE(0, fg_setup());
 	ASSERT_EQ(0, worker_new(&holder));
+	ASSERT_EQ(0, worker_new(&forker));
 	for (n = 1; n < MOST_FAULTS; n++) {
 		done = 0;
 		ASSERT_EQ(0, run(&holder, job_hold, ARG(FG_BOTH)));
@@ -502,6 +500,7 @@ TEST_F(faults, at_random)
 	policy.ticket_hold = 100 * FG_MILLISECOND;
 	ASSERT_EQ(0, fg_set_policy(&policy));
 	ASSERT_EQ(0, worker_new(&holder));
+	ASSERT_EQ(0, worker_new(&forker));
 	for (int i = 0; i < ARRAY_SIZE(workers); i++)
 		ASSERT_EQ(0, worker_new(&workers[i]));
 	set_probability("5");
