@@ -81,17 +81,22 @@ static inline int forkgate_unload(void)
 	return module_unload("forkgate");
 }
 
-/* forkgate_unload_idle - the same; who has ended gives up what it held a moment after that */
-static inline int forkgate_unload_idle(void)
+/* give_up_gate - what the caller itself holds of the module */
+static inline void give_up_gate(void)
 {
-	int ret;
-
 	if (gate.head)
 		munmap(gate.head, FORKGATE_MAP_SIZE);
 	if (gate.fd >= 0)
 		close(gate.fd);
 	gate.head = NULL;
 	gate.fd = -1;
+}
+
+/* forkgate_unload_idle - the same; who has ended gives up what it held a moment after that */
+static inline int forkgate_unload_idle(void)
+{
+	int ret;
+
 	return wait_until((ret = forkgate_unload()) != -EAGAIN) ? ret : -EAGAIN;
 }
 

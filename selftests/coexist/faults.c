@@ -81,6 +81,7 @@ FIXTURE_TEARDOWN(faults)
 	if (!self->started)
 		return;
 	set_probability("0");
+	give_up_gate();
 	/* Nothing holds the module: no failure forgot a reference. */
 	if (!access(module_path(), R_OK)) {
 		EXPECT_EQ(0, forkgate_unload_idle());

@@ -71,6 +71,7 @@ FIXTURE_TEARDOWN(off)
 {
 	if (self->before[0])
 		EXPECT_EQ(0, switch_on(variant->path));
+	give_up_gate();
 	if (self->loaded && !forkgate_loaded())
 		EXPECT_EQ(0, forkgate_load());
 	if (!self->loaded && forkgate_loaded())

@@ -1021,8 +1021,7 @@ TEST_F(tracer, while_a_clone_waits)
 		ASSERT_EQ(0, run(&holder, job_drop, ARG(FG_BOTH)));
 		ASSERT_EQ(0, finish_fork(&forker));
 	}
-	munmap(gate.head, FORKGATE_MAP_SIZE);
-	close(gate.fd);
+	give_up_gate();
 	EXPECT_EQ(0, forkgate_unload_idle());
 }
 
