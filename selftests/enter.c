@@ -510,14 +510,16 @@ TEST_F(enter, handler_between_store_and_test_while_open)
  */
 TEST_F(enter, handler_between_store_and_test_during_a_drain)
 {
+	bool blocked;
+
 	handle(handler_enter, 0);
 	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
 	ASSERT_TRUE(fork_waits(&self->forker, &fork_both));
 	start(&self->other, job_enter_interrupted, ARG(FG_MEMORY));
 	/* Either it waits, or it was taken for one that is inside already and the fork sees it. */
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1 || !busy(&self->other)));
+	ASSERT_TRUE(wait_until((blocked = fg_state().blocked == 1) || !busy(&self->other)));
 	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
-	if (busy(&self->other)) {
+	if (blocked) {
 		EXPECT_EQ(0, finish_fork(&self->forker));
 		EXPECT_EQ(0, finish(&self->other));
 		EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
