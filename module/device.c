@@ -71,14 +71,23 @@ static int fg_do_leave(struct fg_gate *gate, const struct forkgate_leave *leave)
 	return fg_leave(gate, leave);
 }
 
-static int fg_do_prepare(struct fg_gate *gate, struct forkgate_prepare *prepare)
+static int fg_do_prepare(struct fg_gate *gate, struct forkgate_prepare *prepare,
+			 struct forkgate_prepare __user *uarg)
 {
+	int ret;
+
 	if (!fg_domains_valid(prepare->domains) ||
 	    (prepare->flags & ~(FORKGATE_NONBLOCK | FORKGATE_ABSTIME)) ||
 	    prepare->attempt > 32 ||
 	    (!(prepare->flags & FORKGATE_ABSTIME) && prepare->abstime))
 		return -EINVAL;
-	return fg_prepare(gate, prepare);
+	ret = fg_prepare(gate, prepare);
+	if (ret == -ERESTARTNOINTR || !put_user(prepare->outcome, &uarg->outcome))
+		return ret;
+	/* Who does not learn of its ticket, or of its place, must not have it. */
+	if (!ret || ret == -EAGAIN)
+		fg_ticket_release(gate);
+	return -EFAULT;
 }
 
 static bool fg_time_valid(u64 ns)
@@ -149,7 +158,7 @@ static int fg_gate_call(unsigned int nr, union fg_arg *arg, void __user *uarg)
 		ret = fg_do_leave(gate, &arg->leave);
 		break;
 	case _IOC_NR(FORKGATE_IOC_PREPARE):
-		ret = fg_do_prepare(gate, &arg->prepare);
+		ret = fg_do_prepare(gate, &arg->prepare, uarg);
 		break;
 	case _IOC_NR(FORKGATE_IOC_RELEASE):
 		ret = fg_ticket_release(gate);
@@ -207,10 +216,9 @@ static long fg_call(unsigned int cmd, void __user *uarg)
 		ret = fg_gate_call(nr, &arg, uarg);
 	}
 
-	/* A waiting enter told user space itself what it may know. */
-	if (nr == _IOC_NR(FORKGATE_IOC_ENTER) ||
-	    !(_IOC_DIR(cmd) & _IOC_READ) ||
-	    (ret && nr != _IOC_NR(FORKGATE_IOC_PREPARE)))
+	/* Those that wait told user space themselves what it may know. */
+	if (ret || nr == _IOC_NR(FORKGATE_IOC_ENTER) ||
+	    nr == _IOC_NR(FORKGATE_IOC_PREPARE) || !(_IOC_DIR(cmd) & _IOC_READ))
 		return ret;
 	if (copy_to_user(uarg, &arg, known) ||
 	    clear_user(uarg + known, size - known))

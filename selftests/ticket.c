@@ -605,6 +605,37 @@ TEST_F(ticket, queued_ticket_ends_with_its_thread)
 }
 
 /*
+ * Whose result cannot be written: no ticket, no place
+ */
+
+static struct forkgate_prepare *results;
+
+static long job_prepare_there(void *flags)
+{
+	*results = (struct forkgate_prepare) {
+		.domains = FG_MEMORY,
+		.flags = (uintptr_t)flags,
+	};
+	return fg_call(FORKGATE_IOC_PREPARE, results);
+}
+
+/* The page goes away while the thread waits. */
+TEST_F(ticket, granted_to_a_page_that_went_away)
+{
+	results = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, results);
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	start(&self->forker, job_prepare_there, NULL);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, mprotect(results, 4096, PROT_READ));
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));
+	EXPECT_EQ(-EFAULT, finish(&self->forker));
+	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate.head->closed);
+	EXPECT_EQ(-ENOENT, run(&self->forker, job_release, NULL));
+}
+
+/*
  * What handlers do between grant and clone
  */
 
