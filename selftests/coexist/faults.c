@@ -383,7 +383,7 @@ static void still_works(struct __test_metadata *_metadata)
 	EXPECT_TRUE(idle());
 }
 
-TEST_F(faults, at_every_place)
+TEST_F_TIMEOUT(faults, at_every_place, 3600)
 {
 	static const struct operation first[] = {
 		{ .name = "open", .run = op_open, .undo = undo_open },
@@ -420,7 +420,7 @@ TEST_F(faults, at_every_place)
 }
 
 /* Failures in a clone that has to wait for another thread */
-TEST_F(faults, while_a_clone_waits)
+TEST_F_TIMEOUT(faults, while_a_clone_waits, 3600)
 {
 	pthread_t helper;
 	int n, done;
