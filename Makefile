@@ -35,7 +35,7 @@ setup: ## install the Debian packages that demo and check need
 	@tools/setup
 
 demo: setup programs ## show what the gate does, in a virtual machine [FORKS=1000]
-	@echo "Booting a virtual machine; the table takes five to eight minutes after that."
+	@echo "Booting a virtual machine; the table takes about four minutes after that."
 	@$(testhost)/run --kernel 6.12 --timeout 1800 -- tools/demo/table build/demo
 
 check: setup ## build everything and test it on kernel 6.12
