@@ -196,14 +196,14 @@ static int current_attach(struct tracer *t)
 
 static void current_detach(struct tracer *t)
 {
-	const char *path = tracefs_instance(t);
-	int fd;
+	const char *instance = tracefs_instance(t);
+	char path[300];
 
-	tracefs_write(path, "current_tracer", "nop");
-	/* The top one stays: open its filter to empty it. */
-	fd = open(TRACING "set_ftrace_filter", O_WRONLY | O_TRUNC | O_CLOEXEC);
-	close(fd);
-	rmdir(path);
+	tracefs_write(instance, "current_tracer", "nop");
+	/* The top one stays, hence without its filter: opening it empties it. */
+	snprintf(path, sizeof(path), "%sset_ftrace_filter", instance);
+	close(open(path, O_WRONLY | O_TRUNC | O_CLOEXEC));
+	rmdir(instance);
 }
 
 /*
