@@ -14,7 +14,9 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/poll.h>
+#include <linux/ptrace.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/task_stack.h>
 
 #include "gate.h"
 #include "trace.h"
@@ -33,7 +35,22 @@ static void fg_outcome(struct fg_gate *gate, struct fg_thread *thr, u32 outcome)
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 }
 
-/* A new wait begins; gate->lock is held. */
+/*
+ * A wait begins, or goes on that a signal interrupted: a restarted call has the
+ * stack pointer of the first, the call of a handler has not. Without the time
+ * that it has slept already a wait that loses its place, or a handler that
+ * forks, would never time out. gate->lock is held.
+ */
+static void fg_fork_resume(struct fg_fork *fork)
+{
+	fork->slept = 0;
+	if (fork->left_at == user_stack_pointer(current_pt_regs())) {
+		fork->slept = fork->left_slept;
+		fork->left_at = 0;
+	}
+}
+
+/* It takes a place; gate->lock is held. */
 static void fg_fork_start(struct fg_gate *gate, struct fg_thread *thr, u32 need,
 			  u64 patience)
 {
@@ -41,8 +58,7 @@ static void fg_fork_start(struct fg_gate *gate, struct fg_thread *thr, u32 need,
 
 	fork->need = need;
 	fork->patience = patience;
-	fork->since = ktime_get_ns();
-	fork->slept = 0;
+	fork->since = ktime_get_ns() - fork->slept;
 	fg_phase_join(gate, thr);
 }
 
@@ -51,6 +67,8 @@ static void fg_fork_hold(struct fg_gate *gate, struct fg_thread *thr)
 {
 	if (thr->fork.state == FG_FORK_NONE)
 		return;
+	thr->fork.left_at = user_stack_pointer(current_pt_regs());
+	thr->fork.left_slept = thr->fork.slept;
 	if (fatal_signal_pending(current) || !gate->policy.ticket_hold) {
 		fg_phase_leave(gate, thr);
 		return;
@@ -241,6 +259,7 @@ static int fg_fork_enter(struct fg_gate *gate, struct fg_thread *thr, u32 need)
 		raw_spin_unlock_irqrestore(&gate->lock, irq);
 		return 0;
 	}
+	fg_fork_resume(fork);
 	if (fork->state == FG_FORK_NONE) {
 		fork->ticket = false;
 		fork->limit = fork->unsafe ? 0 : gate->policy.backstop;
@@ -530,6 +549,7 @@ int fg_prepare(struct fg_gate *gate, struct forkgate_prepare *prepare)
 		goto out_unlock;
 	}
 
+	fg_fork_resume(fork);
 	if (fork->state == FG_FORK_NONE) {
 		u64 patience = gate->policy.patience;
 

@@ -94,6 +94,9 @@ enum fg_entry_state {
  * @since: ns, when it began to wait
  * @slept: ns it has slept in this wait, across restarts
  * @limit: ns it may sleep in this wait
+ * @left_at: user stack pointer of the wait that a signal interrupted last, by
+ *	which its restart is known; 0 if there is none. Outlives the place.
+ * @left_slept: what that wait had slept
  */
 struct fg_fork {
 	struct list_head node;
@@ -113,6 +116,8 @@ struct fg_fork {
 	u64 since;
 	u64 slept;
 	u64 limit;
+	unsigned long left_at;
+	u64 left_slept;
 };
 
 /**

@@ -221,23 +221,151 @@ TEST_F(sig, no_place_is_kept_without_ticket_hold)
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
+/*
+ * ends_amid_signals - does the worker's wait end while signals come on and on?
+ * One that begins anew with each of them does not: they come much more often
+ * than its time is up, but not before it sleeps.
+ */
+static bool ends_amid_signals(struct worker *worker)
+{
+	uint64_t limit = fg_limit();
+
+	while (busy(worker)) {
+		if (fg_waiting(worker, 1))
+			interrupt(worker);
+		if (!fg_nap(limit))
+			return false;
+	}
+	return true;
+}
+
+static void give_time(uint64_t backstop, uint64_t hold)
+{
+	struct forkgate_policy policy = fg_policy();
+
+	policy.backstop = backstop;
+	policy.ticket_hold = hold;
+	fg_set_policy(&policy);
+}
+
 /* Its time asleep counts across restarts: signals do not turn a backstop into for ever. */
 TEST_F(sig, backstop_counts_across_restarts)
 {
-	struct forkgate_policy policy = fg_policy();
-	int i;
-
-	policy.backstop = 200 * FG_MILLISECOND;
-	ASSERT_EQ(0, fg_set_policy(&policy));
+	give_time(200 * FG_MILLISECOND, 100 * FG_MILLISECOND);
 	handle(handler, 0);
 	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
 	start(&self->forker, job_fork, &fork_both);
-	for (i = 0; i < 100000 && busy(&self->forker); i++) {
-		interrupt(&self->forker);
-		fg_nap(~0ULL);
-	}
+	EXPECT_TRUE(ends_amid_signals(&self->forker));
 	EXPECT_EQ(-EAGAIN, finish(&self->forker));
 	EXPECT_EQ(FORKGATE_OUTCOME_TIMEOUT, run(&self->forker, job_outcome, NULL));
+}
+
+/* It does so even if the place is not kept, */
+TEST_F(sig, backstop_counts_without_a_place)
+{
+	uint64_t begin, waited;
+
+	give_time(200 * FG_MILLISECOND, 0);
+	handle(handler, 0);
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	start(&self->forker, job_fork, &fork_both);
+	EXPECT_TRUE(ends_amid_signals(&self->forker));
+	EXPECT_EQ(-EAGAIN, finish(&self->forker));
+	EXPECT_EQ(FORKGATE_OUTCOME_TIMEOUT, run(&self->forker, job_outcome, NULL));
+	/* The next wait has its whole time again. */
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
+	give_time(10000 * FG_MILLISECOND, 0);
+	begin = now_ms();
+	start(&self->forker, job_fork, &fork_both);
+	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	waited = fg_state().wait_ns / FG_MILLISECOND;
+	EXPECT_LE(waited, now_ms() - begin + 1);
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+}
+
+/* and that of a prepare likewise. */
+TEST_F(sig, timeout_counts_without_a_place)
+{
+	struct forkgate_policy policy = fg_policy();
+
+	policy.timeout = 200 * FG_MILLISECOND;
+	policy.ticket_hold = 0;
+	ASSERT_EQ(0, fg_set_policy(&policy));
+	handle(handler, 0);
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	start(&self->forker, job_prepare, ARG(FG_BOTH));
+	EXPECT_TRUE(ends_amid_signals(&self->forker));
+	EXPECT_EQ(-ETIMEDOUT, finish(&self->forker));
+	EXPECT_EQ(FORKGATE_OUTCOME_TIMEOUT, run(&self->forker, job_outcome, NULL));
+}
+
+/* What a prepare has waited is not held against the fork of the handler that interrupts it. */
+TEST_F(sig, fork_of_a_handler_has_its_own_time)
+{
+	const uint64_t backstop = 3000 * FG_MILLISECOND * fg_slow();
+
+	give_time(backstop, 0);
+	handle(handler_forks, 0);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
+	start(&self->forker, job_prepare, ARG(FG_BOTH));
+	ASSERT_TRUE(wait_until(fg_state().wait_ns > backstop + 100 * FG_MILLISECOND));
+	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, interrupt(&self->forker));
+	ASSERT_TRUE(wait_until(READ_ONCE(runs) == 1));
+	/* Now the handler's own fork waits. */
+	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, finish(&self->forker));
+	EXPECT_EQ(0, child_exit(handler_child));
+}
+
+/* Nor do the forks of handlers make a wait begin anew, with or without a place. */
+static int failures;
+
+static void handler_fails_to_fork(int signo)
+{
+	if (raw_fork(0, child_whole) == -EAGAIN)
+		__atomic_add_fetch(&failures, 1, __ATOMIC_SEQ_CST);
+}
+
+static bool ends_amid_forks_of_handlers(struct worker *worker)
+{
+	uint64_t limit = fg_limit();
+	int sent = 0;
+
+	while (busy(worker)) {
+		if (READ_ONCE(failures) == sent && fg_waiting(worker, 1)) {
+			for (int i = 0; i < 10; i++)
+				fg_nap(limit);
+			interrupt(worker);
+			sent++;
+		}
+		if (!fg_nap(limit))
+			return false;
+	}
+	return true;
+}
+
+TEST_F(sig, backstop_counts_without_the_forks_of_handlers)
+{
+	give_time(100 * FG_MILLISECOND, 0);
+	handle(handler_fails_to_fork, 0);
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	start(&self->forker, job_fork, &fork_both);
+	EXPECT_TRUE(ends_amid_forks_of_handlers(&self->forker));
+	EXPECT_EQ(-EAGAIN, finish(&self->forker));
+}
+
+TEST_F(sig, backstop_counts_without_the_forks_of_handlers_that_have_its_place)
+{
+	give_time(100 * FG_MILLISECOND, 100 * FG_MILLISECOND);
+	handle(handler_fails_to_fork, 0);
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	start(&self->forker, job_fork, &fork_both);
+	EXPECT_TRUE(ends_amid_forks_of_handlers(&self->forker));
+	EXPECT_EQ(-EAGAIN, finish(&self->forker));
 }
 
 /* A profiler's periodic signal does not starve the fork. */
