@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# No child of the hammer hangs under "forkgate run", by libc's fork or a raw clone; without it children do, or the
-# hammer is none. Needs the module. What it prints on the way are the names of functions, for whoever waits.
+# No child of the hammer hangs under "forkgate run", by libc's fork or a raw clone, nor if it has another
+# allocator; without it children do, or the hammer is none. Needs the module. What it prints on the way are the
+# names of functions, for whoever waits.
 
 set -uo pipefail
 
@@ -14,7 +15,7 @@ tmp=$(mktemp)
 trap 'rm -f "$tmp"' EXIT
 
 echo "TAP version 13"
-echo "1..4"
+echo "1..8"
 failed=0 number=0
 
 # result OK NAME
@@ -45,8 +46,26 @@ hammer() {
 	fi
 }
 
+# with_allocator NAME LIBRARY: the functions that meet the allocator, and some others
+with_allocator() {
+	local functions=(malloc calloc realloc free posix_memalign aligned_alloc strdup getline asprintf fopen
+		localtime_r setlocale pthread_mutex_lock pthread_create dlopen)
+
+	if LD_PRELOAD=$2 true 2>&1 | grep . >"$tmp"; then
+		result no "fork_with_$1"
+		result no "raw_clone_with_$1"
+		return
+	fi
+	hammer "fork_with_$1" 0 env LD_PRELOAD="$2" \
+		"${run[@]}" "$hammer" fork raw 10 "$limit" "${functions[@]}"
+	hammer "raw_clone_with_$1" 0 env LD_PRELOAD="$2" \
+		"${run[@]}" --raw-clone "$hammer" clone raw 10 "$limit" "${functions[@]}"
+}
+
 hammer fork 0 "${run[@]}" "$hammer" fork wrap "$children" "$limit"
 hammer raw_clone 0 "${run[@]}" --raw-clone "$hammer" clone raw "$children" "$limit"
 hammer fork_without_the_gate_hangs 1 "$hammer" fork wrap 5 3 localtime_r setlocale pthread_mutex_lock
 hammer raw_clone_without_the_gate_hangs 1 "$hammer" clone raw 5 3 localtime_r fputs pthread_mutex_lock
+with_allocator jemalloc libjemalloc.so.2
+with_allocator tcmalloc libtcmalloc_minimal.so.4
 exit $failed
