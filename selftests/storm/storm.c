@@ -696,16 +696,17 @@ static void set_timer(struct actor *w)
 }
 
 /*
- * No wait may be endless: a thread in libc's fork(), which holds a lock, may be
- * kept out in its signal handler again and again while a section waits for that
- * lock, and every time the drain is twice as patient.
+ * No wait may be endless, nor long: a thread in libc's fork(), which holds a
+ * lock, may be kept out in its signal handler again and again while a section
+ * waits for that lock. It sleeps 10 ms or more from one handler to the next, so
+ * that its time is up after 50 of them.
  */
 static void set_policy(struct actor *w)
 {
 	static const __u64 patience[] = { 0, MS, 10 * MS, 100 * MS };
 	static const __u64 hold[] = { 0, MS, 20 * MS, 100 * MS };
-	static const __u64 timeout[] = { 5 * MS, 100 * MS, 2000 * MS };
-	static const __u64 backstop[] = { 2 * MS, 200 * MS, 2000 * MS };
+	static const __u64 timeout[] = { 5 * MS, 100 * MS, 500 * MS };
+	static const __u64 backstop[] = { 2 * MS, 100 * MS, 500 * MS };
 	struct forkgate_policy policy;
 	int ret;
 
