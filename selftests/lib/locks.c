@@ -57,8 +57,11 @@ static struct timespec in_ms(clockid_t clock, long ms)
 
 	clock_gettime(clock, &t);
 	t.tv_nsec += ms % 1000 * 1000000;
-	t.tv_sec += ms / 1000 + t.tv_nsec / 1000000000;
-	t.tv_nsec %= 1000000000;
+	t.tv_sec += ms / 1000;
+	if (t.tv_nsec >= 1000000000 || t.tv_nsec < 0) {
+		t.tv_sec += ms < 0 ? -1 : 1;
+		t.tv_nsec += ms < 0 ? 1000000000 : -1000000000;
+	}
 	return t;
 }
 
