@@ -260,6 +260,21 @@ static pid_t copy(bool raw)
 	return raw ? syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) : fork();
 }
 
+/* A child that hangs within fork() has not set its alarm yet. Return: its status */
+static int reap(pid_t pid)
+{
+	const unsigned int limit = (hung_seconds + 30) * 5000;
+	int status = -1;
+	unsigned int i;
+
+	for (i = 0; !waitpid(pid, &status, WNOHANG); i++) {
+		if (i == limit)
+			kill(pid, SIGKILL);
+		usleep(200);
+	}
+	return status;
+}
+
 static void say(const char *what, const char *name, unsigned int count)
 {
 	char line[128];
@@ -297,10 +312,11 @@ static unsigned int hammer(const struct recipe *recipe, bool raw, unsigned int c
 			recipe->call(0, room);
 			_exit(0);
 		}
-		if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+		if (pid < 0) {
 			say("failed", recipe->name, errno);
 			_exit(2);
 		}
+		status = reap(pid);
 		if (status && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM))
 			say("crashed", recipe->name, status);
 		hung += status != 0;
