@@ -54,8 +54,14 @@ for program in "${programs[@]}"; do
 	number=$((number + 1))
 	started=$SECONDS
 	echo "# [$number/${#programs[@]}] $program"
-	timeout --kill-after=10 "$limit" "./$program" </dev/null 2>&1 | tee "$out"
-	status=${PIPESTATUS[0]}
+	# Not through a pipe, which a child that hangs would keep open
+	: >"$out"
+	set -m	# or SIGINT would be ignored
+	timeout --kill-after=10 "$limit" "./$program" </dev/null >"$out" 2>&1 &
+	set +m
+	tail -n +1 -s 0.2 -f --pid=$! "$out"
+	wait $!
+	status=$?
 	ok=$(grep -cE '^ok [0-9]+' "$out")
 	skip=$(grep -cE '^ok [0-9]+.*# SKIP' "$out")
 	not=$(grep -cE '^not ok [0-9]+' "$out")
