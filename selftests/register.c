@@ -245,7 +245,7 @@ static bool crowd_room(unsigned int size)
  */
 TEST(ten_thousand_threads)
 {
-	const unsigned int size = fg_slow() > 1 ? 1000 : 10000;
+	const unsigned int size = fg_slow() > 2 ? 1000 : 10000;
 	struct forkgate_holder *holders;
 	struct forkgate_state state = {};
 	struct worker forker;
@@ -289,7 +289,7 @@ TEST(enospc)
 	const unsigned int size = FORKGATE_SLOTS + 8;
 	struct worker forker;
 
-	if (fg_slow() > 1)
+	if (fg_slow() > 2)
 		SKIP(return, "%u threads take hours with all checkers on", size);
 	if (!crowd_room(size))
 		SKIP(return, "too little memory for %u threads", size);
