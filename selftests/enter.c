@@ -454,6 +454,7 @@ static struct {
 	int depth[2];	/* of the thread that runs the handler */
 	long result;
 	int runs;
+	bool begun;
 } handled;
 
 /* A handler that has a section of its own */
@@ -461,6 +462,7 @@ static void handler_enter(int signo)
 {
 	handled.depth[0] = slot->depth[0];
 	handled.depth[1] = slot->depth[1];
+	WRITE_ONCE(handled.begun, true);
 	handled.result = fg_enter(FG_MEMORY);
 	if (!handled.result)
 		handled.result = fg_leave(FG_MEMORY);
@@ -640,7 +642,7 @@ TEST_F(signal, during_a_blocked_nested_entry)
 	ASSERT_TRUE(wait_until(fg_state().blocked == 1 && fg_asleep(self->other.tid)));
 	ASSERT_EQ(0, syscall(__NR_tgkill, getpid(), self->other.tid, SIGUSR1));
 	/* Now the handler's own entry waits. */
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1 && fg_asleep(self->other.tid)));
+	ASSERT_TRUE(wait_until(READ_ONCE(handled.begun) && fg_state().blocked == 1));
 	EXPECT_EQ(0, READ_ONCE(handled.runs));
 	ASSERT_EQ(0, run(&self->forker, job_release, NULL));
 	EXPECT_EQ(0, finish(&self->other));

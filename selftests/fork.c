@@ -974,7 +974,8 @@ TEST_F(fork, arguments_survive_the_redirection)
 		.exit_signal = SIGUSR2,
 	};
 	uint64_t redirects = health().redirects;
-	struct sigaction action = { .sa_sigaction = note_child, .sa_flags = SA_SIGINFO };
+	struct sigaction action = { .sa_sigaction = note_child,
+				    .sa_flags = SA_SIGINFO | SA_RESTART };
 	siginfo_t info = {};
 	pid_t pid;
 

@@ -115,10 +115,10 @@ static inline bool fg_nap(uint64_t limit)
 /* wait_until() - poll for an event; false when it did not come */
 #define wait_until(condition) ({					\
 	uint64_t limit_ = fg_limit();					\
-	bool met_;							\
+	bool met_, late_ = false;					\
 									\
-	while (!(met_ = !!(condition)) && fg_nap(limit_))		\
-		;							\
+	while (!(met_ = !!(condition)) && !late_)			\
+		late_ = !fg_nap(limit_);				\
 	met_; })
 
 /*

@@ -110,7 +110,7 @@ TEST_F(step, steps_of_a_fork)
  * processor's store buffer could do it; so count interrupts.
  */
 
-static int spin_stop;
+static int spins, spin_stop;
 
 static long job_spin(void *cpu)
 {
@@ -120,6 +120,7 @@ static long job_spin(void *cpu)
 	CPU_SET((uintptr_t)cpu, &set);
 	if (sched_setaffinity(0, sizeof(set), &set))
 		return -errno;
+	WRITE_ONCE(spins, 1);
 	while (!READ_ONCE(spin_stop))
 		barrier();
 	return 0;
@@ -170,7 +171,7 @@ TEST_F(step, ipi)
 	ASSERT_EQ(0, job_move(ARG(0)));
 	ASSERT_EQ(0, run(&self->forker, job_move, ARG(0)));
 	start(&self->late, job_spin, ARG(1));
-	ASSERT_TRUE(wait_until(fg_task_state(self->late.tid) == 'R'));
+	ASSERT_TRUE(wait_until(READ_ONCE(spins)));
 	for (i = 0; i < 20; i++) {
 		ASSERT_EQ(0, step("close", "hold"));
 		ASSERT_EQ(0, step("fence", "hold"));
@@ -288,12 +289,15 @@ TEST_F(step, recheck_of_a_slot_that_was_passed)
 /* Woken by the one it stood at, it finds the next one inside. */
 TEST_F(step, recheck_finds_the_next_holder)
 {
+	long hits;
+
 	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
 	ASSERT_EQ(0, run(&self->late, job_hold, ARG(FG_MEMORY)));
 	start(&self->forker, job_fork, &fork_both);
 	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	hits = step_hits("woken");
 	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1) && step_hits("woken") == 1));
+	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1) && step_hits("woken") > hits));
 	ASSERT_EQ(0, run(&self->late, job_drop, ARG(FG_MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
@@ -387,13 +391,15 @@ TEST_F(wakes, two_forkers)
 		ASSERT_EQ(0, step(variant->at, "hold"));
 	/* The second needs a fence of its own, because it needs more. */
 	start(&self->forker, job_fork, &fork_memory);
-	if (variant->at && !woken)
+	if (variant->at && !woken) {
 		ASSERT_TRUE(HELD(variant->at));
-	start(&self->second, job_fork, &fork_both);
-	if (woken || !variant->at) {
-		ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 2) &&
-				       fg_waiting(&self->second, 2)));
+	} else {
+		/* at the slot, not for the other's fence */
+		ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
 	}
+	start(&self->second, job_fork, &fork_both);
+	if (woken || !variant->at)
+		ASSERT_TRUE(wait_until(fg_waiting(&self->second, 2)));
 	if (woken)
 		ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));
 	if (variant->at)
@@ -930,19 +936,28 @@ TEST_F(step, ticket_expires_at_the_begin_of_its_clone)
  */
 TEST_F(step, ticket_does_not_expire_in_its_clone)
 {
-	uint64_t begin;
+	uint64_t begin, expired;
 
 	hold_tickets_for(200 * FG_MILLISECOND);
-	ASSERT_EQ(0, step("grant", "hold"));
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(HELD("grant"));
+	/* If it runs out before its clone begins, because the machine is busy: once more. */
+	for (;;) {
+		expired = fg_state().expired;
+		ASSERT_GT(50, expired);
+		ASSERT_EQ(0, step("grant", "hold"));
+		ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
+		start(&self->forker, job_fork, &fork_both);
+		ASSERT_TRUE(HELD("grant"));
+		if (fg_state().expired == expired)
+			break;
+		ASSERT_EQ(0, step("grant", "go"));
+		ASSERT_EQ(0, finish_fork(&self->forker));
+	}
 	start(&self->late, job_hold, ARG(FG_MEMORY));
 	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
 	/* Give it the chance. */
 	begin = now_ms();
 	ASSERT_TRUE(wait_until(now_ms() > begin + 400));
-	EXPECT_EQ(0, fg_state().expired);
+	EXPECT_EQ(expired, fg_state().expired);
 	EXPECT_EQ(1, fg_state().blocked);
 	ASSERT_EQ(0, step("grant", "go"));
 	EXPECT_EQ(0, finish_fork(&self->forker));

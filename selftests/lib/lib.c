@@ -651,7 +651,8 @@ TEST_F(lib, fork_tries_again)
 	EXPECT_EQ(2, slow.prepares);
 	EXPECT_EQ(2, slow.parents);
 	EXPECT_EQ(0, slow.failed);
-	EXPECT_EQ(1, fg_state().expired);
+	/* On a busy machine the second ticket may run out too, with nobody inside. */
+	EXPECT_LE(1, fg_state().expired);
 	EXPECT_EQ(0, fg_state().forkers);
 }
 

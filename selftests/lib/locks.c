@@ -1268,10 +1268,13 @@ TEST_F(conds, child)
 	start(&self->b, do_take, NULL);
 	ASSERT_TRUE(wait_until(waits_outside(&self->a)));
 	ASSERT_TRUE(wait_until(waits_outside(&self->b)));
+	/* Held, because without a module nothing keeps it from others during the copy. */
+	EXPECT_EQ(0, forksafe_mutex_lock(&mutex));
 	EXPECT_EQ(0, forksafe_cond_signal(&cond));
 	pid = fork();
 	if (!pid)
-		_exit(child_of_waiters());
+		_exit(forksafe_mutex_unlock(&mutex) ? 5 : child_of_waiters());
+	EXPECT_EQ(0, forksafe_mutex_unlock(&mutex));
 	EXPECT_EQ(0, child_exit(pid));
 	EXPECT_EQ(0, do_give(ARG(2)));
 	EXPECT_EQ(0, finish(&self->a));

@@ -24,6 +24,8 @@
 #include <unistd.h>
 
 #include <kselftest_harness.h>
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	600
 
 #include <forkgate.h>
 

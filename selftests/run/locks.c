@@ -21,6 +21,8 @@
 #include <forkgate.h>
 
 #include <kselftest_harness.h>
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	600
 
 /* Sections of the caller: of the library that is preloaded, not linked */
 static unsigned int depth(void)

@@ -586,8 +586,12 @@ static void fork_shared(struct actor *w, int context)
 	if (chance(w, context, 20))
 		copy.flags |= CLONE_FILES;
 	pid = clone(child_function, w->stack + STACK_SIZE, copy.flags | SIGCHLD, &copy);
-	if (pid > 0 && blocked && slot && copied_domains(copy.flags))
-		unsafe = slot->outcome == FORKGATE_OUTCOME_UNSAFE;
+	if (pid > 0 && gated && slot && copied_domains(copy.flags)) {
+		if (blocked)
+			unsafe = slot->outcome == FORKGATE_OUTCOME_UNSAFE;
+		else	/* allowed while it waited: the outcome may be a handler's */
+			unsafe = READ_ONCE(may_proceed);
+	}
 	if (pid < 0)
 		clone_failed("vfork", errno);
 	if (blocked)
@@ -1044,8 +1048,10 @@ static void run_threads(unsigned int seconds)
 /* Nobody is inside any more: is that what the gate says? */
 static bool end_state(void)
 {
-	struct forkgate_state state = fg_state();
+	struct forkgate_state state;
 
+	/* A thread that was joined gives its slot up a moment later. */
+	wait_until(!(state = fg_state()).threads);
 	say("gate: forks %llu, phases %llu, yields %llu, expired %llu, timeouts %llu", state.forks,
 	    state.phases, state.yields, state.expired, state.timeouts);
 	say("gate: deadlocks %llu, unsafe %llu, abandoned %llu, bypasses %llu", state.deadlocks,
@@ -1232,7 +1238,7 @@ static const char usage[] =
 	"  -t, --seconds N  how long the storm lasts (60)\n"
 	"  -n, --threads N  (10)\n"
 	"  -s, --seed N     what the threads do\n"
-	"  -l, --limit N    seconds; no thread may need longer for one step (120)\n"
+	"  -l, --limit N    seconds; no thread may need longer for one step (120, times KSELFTEST_SLOW)\n"
 	"  -k, --kills N    how many storms to kill in the middle (5)\n"
 	"  --no-gate        only show that without a gate children see open sections\n"
 	"  --only           only the storm\n";
@@ -1257,6 +1263,7 @@ int main(int argc, char **argv)
 	int option;
 
 	option_seed = now() ^ getpid();
+	option_limit *= fg_slow();
 	while ((option = getopt_long(argc, argv, "t:n:s:k:l:h", options,
 				     NULL)) != -1) {
 		switch (option) {

@@ -143,8 +143,9 @@ int main(int argc, char **argv)
 	call(FORKGATE_IOC_POLICY_GET, &policy);
 	policy.patience = FORKGATE_FOREVER;
 	policy.backstop = FORKGATE_FOREVER;
-	if (in_vain)
-		policy.timeout = 50000000;
+	policy.ticket_hold = FORKGATE_TIME_MAX;
+	if (in_vain)	/* time to look at it */
+		policy.timeout = 2000000000;
 	call(FORKGATE_IOC_POLICY_SET, &policy);
 
 	count = in_vain ? 2 : 3;
@@ -169,7 +170,7 @@ int main(int argc, char **argv)
 	printf("ready %d %d %d %d\n", getpid(), tids[0], tids[1], tids[2]);
 	fflush(stdout);
 	if (automatic)
-		usleep(200000);
+		usleep(2000000);
 	else
 		while (getchar() != EOF)
 			;

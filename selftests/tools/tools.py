@@ -107,7 +107,7 @@ def ps_in_json():
     assert gate["closed"] == ["memory", "files"] and gate["closed_ns"] > 0, gate
     assert gate["threads"] == 4 and gate["blocked"] == 1 and gate["complete"] is True, gate
     assert gate["counters"]["phases"] == 1 and gate["counters"]["timeouts"] == 0, gate
-    assert gate["policy"] == {"patience": None, "ticket_hold": 100000000, "timeout": None, "backstop": None,
+    assert gate["policy"] == {"patience": None, "ticket_hold": 3600000000000, "timeout": None, "backstop": None,
                               "on_timeout": "fail"}, gate
     fork, = gate["forks"]
     assert fork["tid"] == scene.forker and fork["comm"] == 'fork \\"er' and fork["ticket"] is True, fork
@@ -308,7 +308,13 @@ class Terminal:
             self.read()
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             return pid and [os.waitstatus_to_exitcode(status)]
-        return wait_for(ended)[0]
+        result = wait_for(ended)[0]
+        try:
+            while select.select([self.fd], [], [], 0.1)[0]:
+                self.text += os.read(self.fd, 65536).decode(errors="replace")
+        except OSError:		# that was all
+            pass
+        return result
 
 
 def watch_ends(end):
@@ -318,7 +324,6 @@ def watch_ends(end):
         terminal.expect("gates: 1, with waiting forks: 1")
         end(terminal)
         assert terminal.status() == 0
-    terminal.read()
     assert terminal.text.startswith("\033[?1049h"), terminal.text
     assert terminal.text.endswith("\033[?1049l"), terminal.text[-100:]
     assert "\033[?25h" in terminal.text, "no cursor"
@@ -357,7 +362,7 @@ def watch_can_be_suspended():
     terminal.expect("No process has a gate.")
     os.write(terminal.fd, b"\x1a")
     assert wait_for(lambda: os.waitpid(terminal.pid, os.WUNTRACED | os.WNOHANG)[0]) == terminal.pid
-    assert terminal.read().endswith("\033[?1049l"), terminal.text
+    wait_for(lambda: terminal.read().endswith("\033[?1049l"))
     before = len(terminal.text)
     os.kill(terminal.pid, signal.SIGCONT)
     wait_for(lambda: "No process has a gate." in terminal.read()[before:])
@@ -387,7 +392,6 @@ def watch_says_why_it_ends():
         assert terminal.status() == 1
     finally:
         subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
-    terminal.read()
     assert "is not there" in terminal.text.split("\033[?1049l")[-1], terminal.text
 
 
