@@ -21,16 +21,20 @@
 #define FORKGATE_DOMAINS	(FORKGATE_MEMORY | FORKGATE_FILES)
 
 /*
- * The mapping: a header of one unit at offset 0, then the slots. It must be
- * MAP_SHARED at offset 0; no process needs more than FORKGATE_MAP_SIZE.
- * Slot n lies at FORKGATE_SLOT_OFFSET(n).
+ * The mapping, MAP_SHARED at offset 0, is a row of units. A unit is a header of
+ * 64 bytes and FORKGATE_UNIT_SLOTS slots of 64 bytes, whatever the page size
+ * is: the header that belongs to a slot lies at the slot's address with the low
+ * 12 bits cleared. Slot n lies at FORKGATE_SLOT_OFFSET(n). A mapping shorter
+ * than FORKGATE_MAP_SIZE is valid; no process needs a longer one.
  */
-#define FORKGATE_SLOTS		32768
+#define FORKGATE_UNIT_SIZE	4096
 #define FORKGATE_SLOT_SIZE	64
-#define FORKGATE_HEADER_SIZE	4096
-#define FORKGATE_MAP_SIZE	(FORKGATE_HEADER_SIZE + \
-				 FORKGATE_SLOTS * FORKGATE_SLOT_SIZE)
-#define FORKGATE_SLOT_OFFSET(n)	(FORKGATE_HEADER_SIZE + (n) * FORKGATE_SLOT_SIZE)
+#define FORKGATE_UNIT_SLOTS	63
+#define FORKGATE_UNITS		512
+#define FORKGATE_SLOTS		(FORKGATE_UNITS * FORKGATE_UNIT_SLOTS)
+#define FORKGATE_MAP_SIZE	(FORKGATE_UNITS * FORKGATE_UNIT_SIZE)
+#define FORKGATE_SLOT_OFFSET(n)	((n) / FORKGATE_UNIT_SLOTS * FORKGATE_UNIT_SIZE + \
+				 ((n) % FORKGATE_UNIT_SLOTS + 1) * FORKGATE_SLOT_SIZE)
 
 /* forkgate_header.copy: how this process's memory came to be */
 #define FORKGATE_COPY_UNSAFE_MEMORY	1u /* a time-out let the copy go ahead */
@@ -38,22 +42,19 @@
 #define FORKGATE_COPY_BYPASSED		4u /* the copy never passed the gate */
 
 /**
- * struct forkgate_header - the first bytes of the mapping
+ * struct forkgate_header - the first line of every unit
  * @abi: FORKGATE_ABI of the module
- * @slots: how many slots a gate has at most
  * @copy: FORKGATE_COPY_*; 0 in a process whose copy was safe
+ * @closed: domains whose gate may be closed. The only word that a fast path
+ *	reads; written by the kernel, which never reads it back. A bit that is
+ *	set although the gate is open costs a call, no more.
  * @reserved: zero
- * @closed: domains whose gate is closed. The only word a fast path reads;
- *	written by the kernel, which never reads it back.
- * @reserved2: zero
  */
 struct forkgate_header {
 	__u32 abi;
-	__u32 slots;
 	__u32 copy;
-	__u32 reserved[13];
 	__u32 closed;
-	__u32 reserved2[15];
+	__u32 reserved[13];
 };
 
 #define FORKGATE_LABEL_SIZE	24
@@ -65,6 +66,7 @@ struct forkgate_header {
 #define FORKGATE_OUTCOME_TIMEOUT	3 /* EAGAIN: policy time-out */
 #define FORKGATE_OUTCOME_DEADLK		4 /* EDEADLK: would have waited in a circle */
 #define FORKGATE_OUTCOME_UNSAFE		5 /* went ahead unsafe, as the policy says */
+#define FORKGATE_OUTCOME_BYPASSED	6 /* the clone never passed the gate */
 
 /**
  * struct forkgate_slot - one thread's counters and blame data
@@ -123,7 +125,7 @@ struct forkgate_register {
 /* Flags of enter, leave and prepare */
 #define FORKGATE_COUNTED	1u /* the caller changed its depth itself */
 #define FORKGATE_NONBLOCK	2u /* EBUSY (enter), EAGAIN (prepare) rather than wait */
-#define FORKGATE_ABSTIME	4u /* prepare: use forkgate_prepare.abstime */
+#define FORKGATE_TIMED		4u /* prepare: use forkgate_prepare.timeout */
 
 /**
  * struct forkgate_enter - FORKGATE_IOC_ENTER
@@ -155,17 +157,23 @@ struct forkgate_leave {
 /**
  * struct forkgate_prepare - FORKGATE_IOC_PREPARE
  * @domains: in, what the coming clone will copy
- * @flags: in, FORKGATE_NONBLOCK, FORKGATE_ABSTIME
- * @abstime: in, CLOCK_MONOTONIC, nanoseconds; without FORKGATE_ABSTIME zero,
- *	and the policy's time-out counts
+ * @flags: in, FORKGATE_NONBLOCK, FORKGATE_TIMED
+ * @timeout: in, ns that the whole wait may take, counted from the first call,
+ *	or FORKGATE_FOREVER; without FORKGATE_TIMED zero, and the policy's
+ *	time-out counts
  * @attempt: in, how often this fork was tried before; doubles the patience
  *	each time
  * @outcome: out, FORKGATE_OUTCOME_*
+ *
+ * A wait that a signal interrupts is restarted and keeps what has passed. With
+ * FORKGATE_NONBLOCK the call says EAGAIN rather than wait, and poll() on the
+ * descriptor that it was made with reports POLLIN when calling again is worth
+ * while.
  */
 struct forkgate_prepare {
 	__u32 domains;
 	__u32 flags;
-	__aligned_u64 abstime;
+	__aligned_u64 timeout;
 	__u32 attempt;
 	__u32 outcome;
 };
@@ -187,7 +195,7 @@ struct forkgate_prepare {
  * @on_timeout: FORKGATE_FAIL or FORKGATE_PROCEED; rules circular waits too
  * @pad: zero
  *
- * Times are at most FORKGATE_TIME_MAX, or FORKGATE_FOREVER but for @ticket_hold.
+ * Times are at most FORKGATE_TIME_MAX, or FORKGATE_FOREVER except @ticket_hold.
  */
 struct forkgate_policy {
 	__aligned_u64 patience;
@@ -258,7 +266,9 @@ struct forkgate_state {
 
 /**
  * struct forkgate_health - FORKGATE_IOC_HEALTH: the hook, whole machine
- * @armed: out, 1 once the hook was proved to redirect
+ * @armed: out, 1 if the hook redirects at this moment, as far as can be told
+ *	without a clone: a probe of the module's own fires, and no copy has
+ *	bypassed the hook since it last caught one
  * @pad: out, zero
  * @clones: out, clones of any process that the hook saw
  * @redirects: out, clones that it sent through a gate
@@ -279,7 +289,7 @@ struct forkgate_health {
  * shorter than in ABI 1).
  *
  * Every call works without a descriptor too: raw
- * msync(mapping, 4096, MS_SYNC, request, argument) does what
+ * msync(mapping, FORKGATE_UNIT_SIZE, MS_SYNC, request, argument) does what
  * ioctl(fd, request, argument) does.
  */
 #define FORKGATE_IOC_TYPE	0xf9
