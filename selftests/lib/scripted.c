@@ -30,6 +30,8 @@
 
 #define FAKE_FD	1000000
 
+#define NSEC_PER_SEC	1000000000ULL
+
 /*
  * The kernel of these tests. An error is what the next call of its kind ends
  * with; arguments are those of the last call.
@@ -638,39 +640,68 @@ TEST_F(gate, prepare)
 	EXPECT_EQ(0, forkgate_prepare(BOTH, NULL));
 	EXPECT_EQ(BOTH, kernel.prepare.domains);
 	EXPECT_EQ(0, kernel.prepare.flags);
-	EXPECT_EQ(0, kernel.prepare.abstime);
+	EXPECT_EQ(0, kernel.prepare.timeout);
 	EXPECT_EQ(0, kernel.prepare.attempt);
 	EXPECT_EQ(0, kernel.prepare.outcome);
 	EXPECT_EQ(0, forkgate_release());
 	EXPECT_EQ(1, kernel.releases);
 }
 
+/* A limit becomes a duration right before the call. */
 TEST_F(gate, prepare_until)
 {
-	struct timespec limit = { .tv_sec = 12, .tv_nsec = 345678901 };
+	struct timespec limit, now;
+	__u64 before, after;
 
+	clock_gettime(CLOCK_MONOTONIC, &limit);
+	before = limit.tv_sec * NSEC_PER_SEC + limit.tv_nsec;
+	limit.tv_sec += 12;
 	EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	after = now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
 	EXPECT_EQ(FILES, kernel.prepare.domains);
-	EXPECT_EQ(FORKGATE_ABSTIME, kernel.prepare.flags);
-	EXPECT_EQ(12345678901ULL, kernel.prepare.abstime);
+	EXPECT_EQ(FORKGATE_TIMED, kernel.prepare.flags);
+	EXPECT_GE(12 * NSEC_PER_SEC, kernel.prepare.timeout);
+	EXPECT_LE(12 * NSEC_PER_SEC - (after - before), kernel.prepare.timeout);
+	EXPECT_EQ(0, kernel.prepare.attempt);
+}
 
+TEST_F(gate, prepare_polls)
+{
+	struct timespec limit;
+
+	clock_gettime(CLOCK_MONOTONIC, &limit);
+	EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
+	EXPECT_EQ(FORKGATE_TIMED, kernel.prepare.flags);
+	EXPECT_EQ(0, kernel.prepare.timeout);
+
+	limit = (struct timespec){ .tv_nsec = 1 };
+	EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
+	EXPECT_EQ(FORKGATE_TIMED, kernel.prepare.flags);
+	EXPECT_EQ(0, kernel.prepare.timeout);
 	limit.tv_sec = -1;
 	EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
-	EXPECT_EQ(FORKGATE_ABSTIME, kernel.prepare.flags);
-	EXPECT_EQ(0, kernel.prepare.abstime);
+	EXPECT_EQ(FORKGATE_TIMED, kernel.prepare.flags);
+	EXPECT_EQ(0, kernel.prepare.timeout);
+	kernel.prepare_error = ETIMEDOUT;
+	EXPECT_EQ(ETIMEDOUT, forkgate_prepare(FILES, &limit));
+}
 
-	if (sizeof(limit.tv_sec) == 8) {
-		limit.tv_sec = INT64_MAX;
-		EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
-		EXPECT_EQ(FORKGATE_FOREVER, kernel.prepare.abstime);
-		limit.tv_sec = 18446744073;
-		limit.tv_nsec = 709551614;
-		EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
-		EXPECT_EQ(FORKGATE_FOREVER - 1, kernel.prepare.abstime);
-		limit.tv_nsec += 2;
-		EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
-		EXPECT_EQ(FORKGATE_FOREVER, kernel.prepare.abstime);
-	}
+TEST_F(gate, prepare_until_the_end_of_time)
+{
+	struct timespec limit, now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	limit = (struct timespec){ .tv_sec = INT64_MAX };
+	EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
+	EXPECT_EQ(FORKGATE_FOREVER, kernel.prepare.timeout);
+	limit.tv_sec = FORKGATE_FOREVER / NSEC_PER_SEC + now.tv_sec + 1;
+	EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
+	EXPECT_EQ(FORKGATE_FOREVER, kernel.prepare.timeout);
+	limit.tv_sec -= 2;
+	EXPECT_EQ(0, forkgate_prepare(FILES, &limit));
+	EXPECT_GT(FORKGATE_FOREVER, kernel.prepare.timeout);
+	EXPECT_LT(FORKGATE_FOREVER - 60 * NSEC_PER_SEC, kernel.prepare.timeout);
 }
 
 TEST_F(gate, prepare_bad_arguments)
@@ -846,28 +877,21 @@ TEST_F(gate, atfork_handler)
 
 TEST_F(gate, atfork_handler_limits_its_wait)
 {
-	struct timespec now;
-	__u64 from, to;
-
-	/* the policy's time-out is the shorter one: that counts by itself */
-	kernel.policy.backstop = 10 * 1000000000ULL;
-	kernel.policy.timeout = 10 * 1000000000ULL;
+	/* the shorter of the two: what it sleeps the clone no longer may */
+	kernel.policy.backstop = 10 * NSEC_PER_SEC;
+	kernel.policy.timeout = FORKGATE_FOREVER;
 	fork_late();
-	EXPECT_EQ(0, kernel.prepare.flags);
+	EXPECT_EQ(FORKGATE_TIMED, kernel.prepare.flags);
+	EXPECT_EQ(10 * NSEC_PER_SEC, kernel.prepare.timeout);
+	kernel.policy.timeout = 3 * NSEC_PER_SEC;
+	fork_late();
+	EXPECT_EQ(FORKGATE_TIMED, kernel.prepare.flags);
+	EXPECT_EQ(3 * NSEC_PER_SEC, kernel.prepare.timeout);
 	kernel.policy.backstop = FORKGATE_FOREVER;
 	kernel.policy.timeout = FORKGATE_FOREVER;
 	fork_late();
-	EXPECT_EQ(0, kernel.prepare.flags);
-
-	kernel.policy.backstop = 10 * 1000000000ULL;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	from = now.tv_sec * 1000000000ULL + now.tv_nsec;
-	fork_late();
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	to = now.tv_sec * 1000000000ULL + now.tv_nsec;
-	EXPECT_EQ(FORKGATE_ABSTIME, kernel.prepare.flags);
-	EXPECT_LE(from + kernel.policy.backstop, kernel.prepare.abstime);
-	EXPECT_GE(to + kernel.policy.backstop, kernel.prepare.abstime);
+	EXPECT_EQ(FORKGATE_TIMED, kernel.prepare.flags);
+	EXPECT_EQ(FORKGATE_FOREVER, kernel.prepare.timeout);
 	EXPECT_EQ(3, kernel.prepares);
 }
 

@@ -286,8 +286,8 @@ FORKGATE_EXPORT void forkgate_label(const char *label)
 	slot->label_site = site;
 }
 
-/* @abstime: ns, or NULL for the policy's time-out. Return: as PREPARE. */
-static int prepare(unsigned int domains, const __u64 *abstime,
+/* @timeout: ns, or NULL for the policy's time-out. Return: as PREPARE. */
+static int prepare(unsigned int domains, const __u64 *timeout,
 		   unsigned int attempt)
 {
 	struct forkgate_prepare prep = {
@@ -295,14 +295,14 @@ static int prepare(unsigned int domains, const __u64 *abstime,
 		.attempt = attempt,
 	};
 
-	if (abstime) {
-		prep.flags = FORKGATE_ABSTIME;
-		prep.abstime = *abstime;
+	if (timeout) {
+		prep.flags = FORKGATE_TIMED;
+		prep.timeout = *timeout;
 	}
 	return gate_call(FORKGATE_IOC_PREPARE, &prep);
 }
 
-static int prepare_until(unsigned int domains, const __u64 *abstime)
+static int prepare_for(unsigned int domains, const __u64 *timeout)
 {
 	int err;
 
@@ -310,29 +310,36 @@ static int prepare_until(unsigned int domains, const __u64 *abstime)
 		return EINVAL;
 	if (own_slot() == &no_slot)
 		return unprotected();
-	err = prepare(domains, abstime, 0);
+	err = prepare(domains, timeout, 0);
 	return err == EALREADY ? 0 : err;
 }
 
-static int prepare_at(unsigned int domains, int64_t sec, long nsec)
+/* The kernel knows durations alone: the caller's clock may have an offset. */
+static int prepare_until(unsigned int domains, int64_t sec, long nsec)
 {
-	__u64 abstime = 0;
+	__u64 timeout = 0;
+	struct timespec now;
 
 	if (nsec < 0 || nsec >= NSEC_PER_SEC)
 		return EINVAL;
-	if (sec >= 0 &&
-	    (__builtin_mul_overflow((__u64)sec, NSEC_PER_SEC, &abstime) ||
-	     __builtin_add_overflow(abstime, nsec, &abstime)))
-		abstime = FORKGATE_FOREVER;
-	return prepare_until(domains, &abstime);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (sec > now.tv_sec || (sec == now.tv_sec && nsec > now.tv_nsec)) {
+		if (__builtin_mul_overflow((__u64)(sec - now.tv_sec),
+					   NSEC_PER_SEC, &timeout) ||
+		    __builtin_add_overflow(timeout, nsec, &timeout))
+			timeout = FORKGATE_FOREVER;
+		else
+			timeout -= now.tv_nsec;
+	}
+	return prepare_for(domains, &timeout);
 }
 
 FORKGATE_EXPORT int forkgate_prepare(unsigned int domains,
 				     const struct timespec *abstime)
 {
 	if (!abstime)
-		return prepare_until(domains, NULL);
-	return prepare_at(domains, abstime->tv_sec, abstime->tv_nsec);
+		return prepare_for(domains, NULL);
+	return prepare_until(domains, abstime->tv_sec, abstime->tv_nsec);
 }
 
 #if defined(__TIMESIZE) && __TIMESIZE == 32
@@ -354,8 +361,8 @@ FORKGATE_EXPORT int forkgate_prepare64(unsigned int domains,
 				       const struct timespec64 *abstime)
 {
 	if (!abstime)
-		return prepare_until(domains, NULL);
-	return prepare_at(domains, abstime->tv_sec, abstime->tv_nsec);
+		return prepare_for(domains, NULL);
+	return prepare_until(domains, abstime->tv_sec, abstime->tv_nsec);
 }
 #endif
 
@@ -396,19 +403,15 @@ bool fork_failed(struct fork_attempt *attempt)
 void fork_late(void)
 {
 	struct forkgate_policy policy;
-	struct timespec now;
-	__u64 abstime;
+	__u64 timeout;
 
 	if (own_slot() == &no_slot ||
 	    gate_call(FORKGATE_IOC_POLICY_GET, &policy))
 		return;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	abstime = (__u64)now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
-	if (policy.backstop >= policy.timeout)
-		prepare(FORKGATE_DOMAINS, NULL, 0);
-	else if (!__builtin_add_overflow(abstime, policy.backstop, &abstime))
-		prepare(FORKGATE_DOMAINS, &abstime, 0);
+	timeout = policy.timeout < policy.backstop ? policy.timeout :
+						     policy.backstop;
+	prepare(FORKGATE_DOMAINS, &timeout, 0);
 }
 
 static __attribute__((__constructor__)) void setup(void)

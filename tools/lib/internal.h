@@ -57,8 +57,9 @@ bool fork_failed(struct fork_attempt *attempt);
 /**
  * fork_late() - take a ticket while atfork handlers may hold their locks
  *
- * Who is inside a section may want one of them, so this waits no longer than
- * an unprepared clone would.
+ * A thread that is inside a section may want one of them, so this waits no
+ * longer than an unprepared clone may. The kernel counts what it has slept
+ * against the clone that follows, so that both together do not wait longer.
  */
 void fork_late(void);
 
