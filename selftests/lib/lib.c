@@ -35,7 +35,7 @@ static struct timespec in_ms(long ms)
 /* The depth of the caller's sections, memory * 10 + files */
 static int depth(void)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 
 	return slot ? slot->depth[0] * 10 + slot->depth[1] : 0;
 }
@@ -98,13 +98,13 @@ static long do_allocate(void *unused)
 /* What a child finds: nobody else, an open gate, and sections that work */
 static int child_clean(void)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 
 	if (slot->tid != (__u32)fg_gettid())
 		return 2;
-	if (forkgate_thread.header->closed)
+	if (forkgate_header_of(forkgate_self)->closed)
 		return 3;
-	if (forkgate_thread.header->copy)
+	if (forkgate_header_of(forkgate_self)->copy)
 		return 4;
 	if (forkgate_enter(BOTH))
 		return 5;
@@ -237,8 +237,8 @@ TEST_F(lib, counts)
 {
 	ASSERT_EQ(0, forkgate_enter(MEMORY));
 	EXPECT_EQ(10, depth());
-	EXPECT_EQ(fg_gettid(), forkgate_thread.slot->tid);
-	EXPECT_EQ(FORKGATE_ABI, forkgate_thread.header->abi);
+	EXPECT_EQ(fg_gettid(), forkgate_self->tid);
+	EXPECT_EQ(FORKGATE_ABI, forkgate_header_of(forkgate_self)->abi);
 	ASSERT_EQ(0, forkgate_enter(BOTH));
 	ASSERT_EQ(0, forkgate_tryenter(FILES));
 	EXPECT_EQ(22, depth());
@@ -415,7 +415,7 @@ TEST_F(lib, prepare_as_the_policy_says)
 	ASSERT_EQ(0, set_timeout(20, FORKGATE_FAIL));
 	EXPECT_EQ(ETIMEDOUT, forkgate_prepare(BOTH, NULL));
 	EXPECT_EQ(ENOENT, forkgate_release());
-	EXPECT_EQ(FORKGATE_OUTCOME_TIMEOUT, forkgate_thread.slot->outcome);
+	EXPECT_EQ(FORKGATE_OUTCOME_TIMEOUT, forkgate_self->outcome);
 }
 
 TEST_F(lib, ticket_expires)
@@ -604,7 +604,7 @@ static long do_fork_unsafe(void *unused)
 	pid_t pid = fork();
 
 	if (!pid)
-		_exit(forkgate_thread.header->copy);
+		_exit(forkgate_header_of(forkgate_self)->copy);
 	return pid < 0 ? -errno : pid;
 }
 
@@ -851,7 +851,7 @@ static int bare_child(void)
 
 	/* the library's way, as the test has no descriptor either */
 	gate.msync = true;
-	gate.head = (struct forkgate_header *)forkgate_thread.header;
+	gate.head = (struct forkgate_header *)forkgate_header_of(forkgate_self);
 	if (chroot("/proc/self/fdinfo") || chdir("/"))
 		return 1;
 	syscall(SYS_close_range, 3, ~0u, 0);
@@ -892,7 +892,7 @@ static int heir(int generation)
 
 	if (depth() != 21)
 		return 1;
-	if (forkgate_thread.slot->tid != (__u32)fg_gettid())
+	if (forkgate_self->tid != (__u32)fg_gettid())
 		return 2;
 	if (worker_spawn(&worker) || run(&worker, do_enter, ARG(BOTH)))
 		return 3;
@@ -919,10 +919,10 @@ TEST_F(lib, child_inherits_sections)
 
 	ASSERT_EQ(0, forkgate_enter(BOTH));
 	ASSERT_EQ(0, forkgate_enter(MEMORY));
-	slot = forkgate_thread.slot;
+	slot = forkgate_self;
 	pid = fork();
 	if (!pid)
-		_exit(slot == forkgate_thread.slot ? heir(0) : 99);
+		_exit(slot == forkgate_self ? heir(0) : 99);
 	EXPECT_EQ(0, child_exit(pid));
 	EXPECT_EQ(21, depth());
 	forkgate_leave(BOTH);
@@ -977,7 +977,7 @@ static void *one_section(void *unused)
 
 	if (forkgate_enter(BOTH))
 		return failed;
-	if (forkgate_thread.slot->tid != (__u32)fg_gettid() || depth() != 11)
+	if (forkgate_self->tid != (__u32)fg_gettid() || depth() != 11)
 		return failed;
 	forkgate_leave(BOTH);
 	return depth() ? failed : NULL;
@@ -1003,7 +1003,7 @@ static int catch(void (*handler)(int sig))
 	return sigaction(SIGUSR1, &action, NULL);
 }
 
-static int interrupt(struct worker *worker)
+static int interrupt_depth(struct worker *worker)
 {
 	WRITE_ONCE(seen, -1);
 	if (syscall(SYS_tgkill, getpid(), worker->tid, SIGUSR1))
@@ -1020,7 +1020,7 @@ TEST_F(lib, enter_is_interrupted)
 	start(&self->a, do_enter, ARG(BOTH));
 	for (i = 0; i < 3; i++) {
 		ASSERT_TRUE(wait_until(fg_state().blocked == 1));
-		EXPECT_EQ(0, interrupt(&self->a));
+		EXPECT_EQ(0, interrupt_depth(&self->a));
 	}
 	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
 	ASSERT_EQ(0, forkgate_release());
@@ -1037,7 +1037,7 @@ TEST_F(lib, prepare_is_interrupted)
 	start(&self->a, do_prepare, ARG(MEMORY));
 	for (i = 0; i < 3; i++) {
 		ASSERT_TRUE(wait_until(fg_waiting(&self->a, 1)));
-		EXPECT_EQ(0, interrupt(&self->a));
+		EXPECT_EQ(0, interrupt_depth(&self->a));
 	}
 	forkgate_leave(MEMORY);
 	EXPECT_EQ(0, finish(&self->a));
@@ -1112,7 +1112,7 @@ static long do_foreign_vfork(void *unused)
 
 static long do_slot_tid(void *unused)
 {
-	return forkgate_thread.slot->tid;
+	return forkgate_self->tid;
 }
 
 TEST_F(lib, vfork_child_enters_first)
@@ -1176,7 +1176,7 @@ TEST_F(lib, signal_handlers_enter)
 	for (i = 0; i < forks; i++) {
 		WRITE_ONCE(pestered.forks, i + 1);
 		ASSERT_EQ(0, reap(do_fork(NULL)))
-			TH_LOG("outcome %u", forkgate_thread.slot->outcome);
+			TH_LOG("outcome %u", forkgate_self->outcome);
 		ASSERT_EQ(0, pthread_create(&thread, NULL, one_section, NULL));
 		ASSERT_EQ(0, pthread_join(thread, &failed));
 		ASSERT_EQ(NULL, failed);
@@ -1306,7 +1306,7 @@ TEST_F(lib, without_permission)
 static struct {
 	int (*enter)(unsigned int domains);
 	void (*leave)(unsigned int domains);
-	struct forkgate_thread *(*thread)(void);
+	struct forkgate_slot **(*self)(void);
 } plugin;
 
 static long do_plugin_enter(void *domains)
@@ -1316,11 +1316,10 @@ static long do_plugin_enter(void *domains)
 
 	if (err)
 		return err;
-	if (plugin.thread() == &forkgate_thread)
+	if (plugin.self() == &forkgate_self)
 		return -1;
 	/* the same slot, mapped twice */
-	return plugin.thread()->slot->depth[0] == forkgate_thread.slot->depth[0] ?
-	       0 : -2;
+	return (*plugin.self())->depth[0] == forkgate_self->depth[0] ? 0 : -2;
 }
 
 static long do_plugin_leave(void *domains)
@@ -1336,7 +1335,7 @@ TEST_F(lib, two_copies)
 	ASSERT_NE(NULL, object) TH_LOG("%s", dlerror());
 	plugin.enter = dlsym(object, "plugin_enter");
 	plugin.leave = dlsym(object, "plugin_leave");
-	plugin.thread = dlsym(object, "plugin_thread");
+	plugin.self = dlsym(object, "plugin_self");
 
 	ASSERT_EQ(0, run(&self->a, do_plugin_enter, ARG(MEMORY)));
 	EXPECT_EQ(20, run(&self->a, do_depth, NULL));

@@ -10,7 +10,7 @@
 #include <forkgate.h>
 #include <forksafe_mutex.h>
 
-enum { PLAIN, RECURSIVE, ROBUST, INHERITING, BOTH, KINDS };
+enum { PLAIN, RECURSIVE, ROBUST, INHERITING, INHERITING_ROBUST, KINDS };
 
 static forksafe_rwlock_t rwlock = FORKSAFE_RWLOCK_INITIALIZER;
 static forksafe_cond_t cond = FORKSAFE_COND_INITIALIZER;
@@ -19,7 +19,7 @@ static forksafe_mutex_t inner;
 
 static int depth(void)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 
 	return slot ? slot->depth[0] : 0;
 }
@@ -95,7 +95,7 @@ static long do_fork(void *mutex)
 
 	if (!pid)
 		_exit(depth() != 0 ? 1 : do_lock(mutex) ? 2 :
-		      do_unlock(mutex) ? 3 : forkgate_thread.header->copy);
+		      do_unlock(mutex) ? 3 : forkgate_header_of(forkgate_self)->copy);
 	return pid < 0 ? -errno : child_exit(pid);
 }
 
@@ -131,9 +131,9 @@ static int make(forksafe_mutex_t *mutex, int kind)
 	pthread_mutexattr_init(&attr);
 	if (kind == RECURSIVE)
 		pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
-	if (kind == ROBUST || kind == BOTH)
+	if (kind == ROBUST || kind == INHERITING_ROBUST)
 		pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
-	if (kind == INHERITING || kind == BOTH)
+	if (kind == INHERITING || kind == INHERITING_ROBUST)
 		pthread_mutexattr_setprotocol(&attr, PTHREAD_PRIO_INHERIT);
 	return forksafe_mutex_init(mutex, &attr);
 }
@@ -174,7 +174,7 @@ FIXTURE_VARIANT_ADD(lockforks, inheriting)
 
 FIXTURE_VARIANT_ADD(lockforks, inheriting_robust)
 {
-	.kind = BOTH,
+	.kind = INHERITING_ROBUST,
 };
 
 FIXTURE_VARIANT_ADD(lockforks, rwlock)
@@ -409,7 +409,7 @@ static int storm_child(forksafe_mutex_t *owned, bool bare)
 		return 50;
 	forksafe_cond_broadcast(&cond);
 	return forksafe_rwlock_unlock(&rwlock) || depth() ||
-	       forkgate_thread.header->copy ? 60 : 0;
+	       forkgate_header_of(forkgate_self)->copy ? 60 : 0;
 }
 
 TEST(storm)

@@ -67,7 +67,7 @@ static struct timespec in_ms(clockid_t clock, long ms)
 
 static int depth(void)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 
 	return slot ? slot->depth[0] * 10 + slot->depth[1] : 0;
 }
@@ -947,10 +947,10 @@ TEST(site_is_the_caller)
 	uintptr_t end = (uintptr_t)&etext;
 
 #define FROM_HERE(call) do {						\
-	forkgate_thread.slot->site = 0;					\
+	forkgate_self->site = 0;					\
 	EXPECT_EQ(0, call);						\
-	EXPECT_LE(start, forkgate_thread.slot->site) TH_LOG("%s", #call); \
-	EXPECT_GT(end, forkgate_thread.slot->site) TH_LOG("%s", #call);	\
+	EXPECT_LE(start, forkgate_self->site) TH_LOG("%s", #call); \
+	EXPECT_GT(end, forkgate_self->site) TH_LOG("%s", #call);	\
 } while (0)
 
 	forkgate_attach();

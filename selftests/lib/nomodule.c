@@ -55,7 +55,7 @@ static int exit_status(pid_t pid)
 /* The depth of the caller's sections, memory * 10 + files */
 static int depth(void)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 
 	return slot->depth[0] * 10 + slot->depth[1];
 }
@@ -93,7 +93,7 @@ TEST_F(nomodule, sections_do_nothing)
 static void *label_thread(void *arg)
 {
 	forkgate_label("a name");
-	return forkgate_thread.slot ? NULL : arg;
+	return forkgate_self ? NULL : arg;
 }
 
 TEST_F(nomodule, label_before_the_first_section)

@@ -7,7 +7,7 @@
 
 int plugin_enter(unsigned int domains);
 void plugin_leave(unsigned int domains);
-struct forkgate_thread *plugin_thread(void);
+struct forkgate_slot **plugin_self(void);
 
 int plugin_enter(unsigned int domains)
 {
@@ -19,7 +19,7 @@ void plugin_leave(unsigned int domains)
 	forkgate_leave(domains);
 }
 
-struct forkgate_thread *plugin_thread(void)
+struct forkgate_slot **plugin_self(void)
 {
-	return &forkgate_thread;
+	return &forkgate_self;
 }

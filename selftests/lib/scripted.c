@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <kselftest_harness.h>
@@ -37,9 +38,9 @@
  * with; arguments are those of the last call.
  */
 static struct {
-	int open_error, query_error, map_error, register_error;
+	int open_error, query_error, map_error, register_error, unit_error;
 	int enter_error, prepare_error, release_error;
-	int opens, queries, maps, unmaps, closes;
+	int opens, queries, maps, unmaps, closes, units;
 	int registers, enters, leaves, prepares, releases, policies;
 	int calls;		/* all of the second line */
 	struct forkgate_query query;
@@ -48,6 +49,7 @@ static struct {
 	struct forkgate_prepare prepare;
 	struct forkgate_policy policy;
 	bool takes_levels;	/* ENTER, before it fails */
+	int interrupt_gettid;	/* so many more times, by SIGUSR1 */
 	void (*in_register)(void);
 	char *map;
 	int slots;		/* handed out */
@@ -65,7 +67,7 @@ static struct forkgate_header *header(void)
 
 static struct forkgate_slot *my_slot(void)
 {
-	return forkgate_thread.slot;
+	return forkgate_self;
 }
 
 /* The depth of the caller's sections, memory * 10 + files */
@@ -159,6 +161,12 @@ long __wrap_syscall(long number, ...)
 	va_end(list);
 
 	switch (number) {
+	case SYS_gettid:
+		if (kernel.interrupt_gettid) {
+			kernel.interrupt_gettid--;
+			raise(SIGUSR1);
+		}
+		break;
 	case SYS_openat:
 		if (strcmp((char *)args[1], "/dev/forkgate"))
 			break;
@@ -181,7 +189,7 @@ long __wrap_syscall(long number, ...)
 		return 0;
 	case SYS_msync:
 		if (!kernel.map || (char *)args[0] != kernel.map ||
-		    args[1] != 4096 || args[2] != MS_SYNC)
+		    args[1] != FORKGATE_UNIT_SIZE || args[2] != MS_SYNC)
 			break;
 		return result(fake_call(args[3], (void *)args[4]), 0);
 	}
@@ -194,8 +202,15 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 void *__wrap_mmap(void *addr, size_t length, int prot, int flags, int fd,
 		  off_t offset)
 {
-	if (fd != FAKE_FD)
+	if (fd != FAKE_FD) {
+		if (length == FORKGATE_UNIT_SIZE && kernel.unit_error) {
+			errno = kernel.unit_error;
+			return MAP_FAILED;
+		}
+		if (length == FORKGATE_UNIT_SIZE)
+			count(&kernel.units);
 		return __real_mmap(addr, length, prot, flags, fd, offset);
+	}
 	count(&kernel.maps);
 	if (kernel.map_error || length != FORKGATE_MAP_SIZE || offset ||
 	    prot != (PROT_READ | PROT_WRITE) || flags != MAP_SHARED) {
@@ -328,7 +343,7 @@ TEST(found_later)
 	EXPECT_EQ(1, kernel.closes);
 	EXPECT_EQ(1, kernel.registers);
 	EXPECT_EQ(kernel.map + FORKGATE_SLOT_OFFSET(0), (char *)my_slot());
-	EXPECT_EQ(kernel.map, (char *)forkgate_thread.header);
+	EXPECT_EQ(kernel.map, (char *)forkgate_header_of(my_slot()));
 
 	EXPECT_EQ(0, forkgate_init(FORKGATE_STRICT));
 	EXPECT_EQ(0, forkgate_enter(BOTH));
@@ -948,6 +963,298 @@ TEST(many_threads)
 	EXPECT_EQ(ARRAY_SIZE(threads), kernel.slots);
 	EXPECT_EQ(kernel.opens, kernel.closes);
 	EXPECT_EQ(kernel.opens, kernel.unmaps + 1);
+}
+
+/*
+ * Threads without a gate
+ */
+
+#define CROWD	(FORKGATE_UNIT_SLOTS - 1)	/* the first unit's shared slot */
+#define FREE	(CROWD - 1)	/* the harness has one since it forked */
+
+static pthread_barrier_t met;
+
+/* Enters, meets the others inside, and leaves. Return: its slot. */
+static void *meet_inside(void *arg)
+{
+	long bad = forkgate_enter(BOTH);
+
+	pthread_barrier_wait(&met);
+	bad |= arg && (depth() != 11 || my_slot()->tid != (__u32)gettid());
+	pthread_barrier_wait(&met);
+	forkgate_leave(BOTH);
+	return bad ? NULL : my_slot();
+}
+
+/* A thread that was joined is there for a moment longer. */
+static void wait_for_end(struct forkgate_slot *slot)
+{
+	while (slot->tid && !syscall(SYS_tgkill, getpid(), slot->tid, 0))
+		sched_yield();
+}
+
+/* So many threads, each inside at the same time; @slots: where they count */
+static int threads_inside(int n, void **slots, bool alone)
+{
+	pthread_t threads[3 * FORKGATE_UNIT_SLOTS];
+	int i;
+
+	pthread_barrier_init(&met, NULL, n);
+	for (i = 0; i < n; i++)
+		if (pthread_create(&threads[i], NULL, meet_inside,
+				   alone ? &met : NULL))
+			return -1;
+	for (i = 0; i < n; i++)
+		if (pthread_join(threads[i], &slots[i]) || !slots[i])
+			return -1;
+	for (i = 0; i < n; i++)
+		wait_for_end(slots[i]);
+	return 0;
+}
+
+static int shared_slots(void **slots, int n)
+{
+	int shared = 0;
+	int i, j;
+
+	for (i = 0; i < n; i++)
+		for (j = 0; j < i; j++)
+			if (slots[i] == slots[j]) {
+				shared++;
+				break;
+			}
+	return shared;
+}
+
+TEST(units)
+{
+	void *slots[3 * FORKGATE_UNIT_SLOTS];
+	int n = ARRAY_SIZE(slots), i, turn, made;
+
+	/* one each, of a unit whose header is where the inline code looks */
+	ASSERT_EQ(0, forkgate_enter(MEMORY));
+	EXPECT_EQ(0, kernel.units);
+	ASSERT_EQ(0, threads_inside(n, slots, true));
+	EXPECT_EQ(0, shared_slots(slots, n));
+	for (i = 0; i < n; i++) {
+		EXPECT_NE(my_slot(), slots[i]);
+		EXPECT_EQ(0, (uintptr_t)slots[i] % FORKGATE_SLOT_SIZE);
+		EXPECT_NE(0, (uintptr_t)slots[i] % FORKGATE_UNIT_SIZE);
+		EXPECT_EQ(0, forkgate_closed(slots[i]));
+	}
+	/* threads that find none free at the same time may make one each */
+	made = kernel.units;
+	EXPECT_LE(3, made);
+
+	/* again and again: the slots of threads that have ended */
+	for (turn = 0; turn < 10; turn++) {
+		ASSERT_EQ(0, threads_inside(n, slots, true));
+		EXPECT_EQ(0, shared_slots(slots, n));
+	}
+	EXPECT_GE(made + 1, kernel.units);
+	EXPECT_EQ(10, depth());
+}
+
+TEST(units_strict)
+{
+	void *slots[FORKGATE_UNIT_SLOTS];
+	struct forkgate_slot *slot;
+	int i;
+
+	ASSERT_EQ(0, threads_inside(ARRAY_SIZE(slots), slots, true));
+	EXPECT_EQ(ENODEV, forkgate_init(FORKGATE_STRICT));
+	for (i = 0; i < (int)ARRAY_SIZE(slots); i++)
+		EXPECT_EQ(BOTH, forkgate_closed(slots[i]));
+	/* in those to come too */
+	for (i = 0; i < 200; i++) {
+		slot = __forkgate_unit_claim();
+		EXPECT_EQ(BOTH, forkgate_closed(slot));
+	}
+	EXPECT_LT(1, kernel.units);
+}
+
+TEST(units_without_memory)
+{
+	void *slots[2 * FORKGATE_UNIT_SLOTS];
+	int n = ARRAY_SIZE(slots), i;
+	struct forkgate_slot *slot;
+	char *unit;
+
+#ifdef __SANITIZE_THREAD__
+	SKIP(return, "threads that share a slot race");
+#endif
+	kernel.unit_error = ENOMEM;
+	ASSERT_EQ(0, threads_inside(n, slots, false));
+	EXPECT_EQ(0, kernel.units);
+	EXPECT_EQ(n - FREE - 1, shared_slots(slots, n));
+	unit = (char *)forkgate_header_of(slots[0]);
+	for (i = 0; i < n; i++)
+		EXPECT_EQ(unit, (char *)forkgate_header_of(slots[i]));
+
+	/* Slots of threads that have ended are used again before that. */
+	errno = EDOM;
+	for (i = 0; i < FREE; i++) {
+		slot = __forkgate_unit_claim();
+		EXPECT_EQ((__u32)gettid(), slot->tid);
+	}
+	slot = __forkgate_unit_claim();
+	EXPECT_EQ(unit + FORKGATE_SLOT_OFFSET(CROWD), (char *)slot);
+	EXPECT_EQ(0, slot->tid);
+	__forkgate_unit_release(slot);
+	EXPECT_EQ(EDOM, errno);
+}
+
+/* A slot is given back when its thread gets a gate. */
+TEST(units_are_left)
+{
+	struct forkgate_slot *slot;
+
+	EXPECT_EQ(0, forkgate_enter(BOTH));
+	forkgate_leave(BOTH);
+	slot = my_slot();
+	EXPECT_EQ((__u32)gettid(), slot->tid);
+	fine_module();
+	EXPECT_EQ(0, forkgate_init(0));
+	EXPECT_NE(slot, my_slot());
+	EXPECT_EQ(0, slot->tid);
+}
+
+/* The last owner has ended inside. */
+static void *end_inside(void *arg)
+{
+	return forkgate_enter(BOTH) ? NULL : my_slot();
+}
+
+TEST(units_are_cleared)
+{
+	struct forkgate_slot *slot;
+	pthread_t thread;
+	void *left;
+	int i;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, end_inside, NULL));
+	ASSERT_EQ(0, pthread_join(thread, &left));
+	wait_for_end(left);
+	kernel.unit_error = ENOMEM;
+	for (i = 0; i < FREE; i++) {
+		slot = __forkgate_unit_claim();
+		EXPECT_EQ(0, slot->depth[0]);
+		EXPECT_EQ(0, slot->depth[1]);
+	}
+	EXPECT_EQ(left, slot);
+}
+
+/* Handlers that enter, at the worst moment: while the thread claims a slot */
+static void *interrupted_claim(void *arg)
+{
+	long bad = forkgate_enter(MEMORY);
+
+	return bad || depth() != 10 ? NULL : my_slot();
+}
+
+TEST(handler_while_claiming)
+{
+	struct forkgate_slot *slot;
+	pthread_t thread;
+	void *claimed;
+	int i;
+
+	kernel.unit_error = ENOMEM;
+	signal(SIGUSR1, handler);
+	kernel.interrupt_gettid = 1;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, interrupted_claim, NULL));
+	ASSERT_EQ(0, pthread_join(thread, &claimed));
+	EXPECT_EQ(0, handler_result);
+	EXPECT_EQ(0, kernel.interrupt_gettid);
+	ASSERT_NE(NULL, claimed);
+	wait_for_end(claimed);
+
+	/* For a moment the thread had two: one of them is free again. */
+	for (i = 0; i < FREE; i++)
+		slot = __forkgate_unit_claim();
+	EXPECT_EQ(claimed, slot);
+}
+
+/* What a child finds: the forker's slot, with its sections, and no other */
+static int child_of_fork(struct forkgate_slot *own, struct forkgate_slot *other)
+{
+	if (my_slot() != own || depth() != 11)
+		return 1;
+	if (own->tid != (__u32)gettid())
+		return 2;
+	if (other->tid || other->depth[0])
+		return 3;
+	forkgate_leave(BOTH);
+	return depth();
+}
+
+static int status_of(pid_t pid)
+{
+	int status;
+
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
+}
+
+static void *wait_inside(void *arg)
+{
+	long bad = forkgate_enter(BOTH);
+
+	*(void **)arg = bad ? NULL : my_slot();
+	pthread_barrier_wait(&met);
+	pause();
+	return NULL;
+}
+
+TEST(units_in_a_child)
+{
+	struct forkgate_slot *other;
+	pthread_t thread;
+	pid_t pid;
+
+	pthread_barrier_init(&met, NULL, 2);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, wait_inside, &other));
+	pthread_barrier_wait(&met);
+	ASSERT_EQ(0, forkgate_enter(BOTH));
+	ASSERT_NE(my_slot(), other);
+	pid = fork();
+	if (!pid)
+		_exit(child_of_fork(my_slot(), other));
+	EXPECT_EQ(0, status_of(pid));
+}
+
+/* A raw clone runs no handlers: the units that it inherits are left alone. */
+static int child_of_clone(struct forkgate_slot *own)
+{
+	pthread_t thread;
+	void *claimed;
+	int i;
+
+	if (my_slot() != own || depth() != 10)
+		return 1;
+	for (i = 0; i < 100; i++) {
+		if (pthread_create(&thread, NULL, interrupted_claim, NULL) ||
+		    pthread_join(thread, &claimed))
+			return 2;
+		if (!claimed)
+			return 3;
+		if (forkgate_header_of(claimed) == forkgate_header_of(own))
+			return 4;
+	}
+	return depth() != 10;
+}
+
+TEST(units_in_the_child_of_a_clone)
+{
+	pid_t pid;
+
+	ASSERT_EQ(0, forkgate_enter(MEMORY));
+	pid = syscall(SYS_clone, (long)SIGCHLD, 0L, 0L, 0L, 0L);
+	if (!pid)
+		_exit(child_of_clone(my_slot()));
+	EXPECT_EQ(0, status_of(pid));
+	EXPECT_EQ(10, depth());
 }
 
 TEST_HARNESS_MAIN

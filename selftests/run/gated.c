@@ -37,11 +37,12 @@
 
 static long gate_call(unsigned long request, void *arg)
 {
-	struct forkgate_thread *thread = dlsym(RTLD_DEFAULT, "forkgate_thread");
+	struct forkgate_slot **self = dlsym(RTLD_DEFAULT, "forkgate_self");
 
-	if (!thread || !thread->slot)
+	if (!self || !*self)
 		return -1;
-	return syscall(SYS_msync, thread->header, 4096L, (long)MS_SYNC, request, arg);
+	return syscall(SYS_msync, forkgate_header_of(*self), (long)FORKGATE_UNIT_SIZE,
+		       (long)MS_SYNC, request, arg);
 }
 
 /* policy TIMEOUT PATIENCE ON_TIMEOUT: is it that? */

@@ -12,7 +12,7 @@ unsigned int inside_constructor;
 
 static __attribute__((__constructor__)) void remember(void)
 {
-	struct forkgate_thread *thread = dlsym(RTLD_DEFAULT, "forkgate_thread");
+	struct forkgate_slot **self = dlsym(RTLD_DEFAULT, "forkgate_self");
 
-	inside_constructor = thread && thread->slot ? thread->slot->depth[0] : 0;
+	inside_constructor = self && *self ? (*self)->depth[0] : 0;
 }

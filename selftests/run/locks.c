@@ -27,9 +27,9 @@
 /* Sections of the caller: of the library that is preloaded, not linked */
 static unsigned int depth(void)
 {
-	struct forkgate_thread *thread = dlsym(RTLD_DEFAULT, "forkgate_thread");
+	struct forkgate_slot **self = dlsym(RTLD_DEFAULT, "forkgate_self");
 
-	return thread && thread->slot ? thread->slot->depth[0] : 0;
+	return self && *self ? (*self)->depth[0] : 0;
 }
 
 static struct timespec in_ms(clockid_t clock, long ms)

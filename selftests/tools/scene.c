@@ -137,7 +137,7 @@ int main(int argc, char **argv)
 	}
 	forkgate_enter(FORKGATE_MEMORY);
 	forkgate_leave(FORKGATE_MEMORY);
-	mapping = forkgate_thread.header;
+	mapping = forkgate_header_of(forkgate_self);
 
 	/* Nothing but this program lets anybody go on. */
 	call(FORKGATE_IOC_POLICY_GET, &policy);

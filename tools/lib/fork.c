@@ -82,5 +82,5 @@ static void prepare_handler(void)
 
 void fork_setup(void)
 {
-	pthread_atfork(prepare_handler, NULL, NULL);
+	pthread_atfork(prepare_handler, NULL, __forkgate_unit_child);
 }

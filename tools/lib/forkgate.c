@@ -5,6 +5,7 @@
  * The library keeps the mapping and no descriptor. Each call is a msync(2) on
  * the mapping, so it works after closefrom() and chroot(), and in a child. A
  * program that unmaps the mapping has lost its gate and must not enter again.
+ * Threads without a gate count in a unit of unit.c.
  *
  * Most of this runs in signal handlers, also in one that interrupted the same
  * code in the same thread: no locks, no malloc, no cancellation points, errno
@@ -24,17 +25,17 @@
 #include "internal.h"
 
 /* Compiled into programs, see forkgate.h. Never to be changed. */
-static_assert(sizeof(struct forkgate_header) == 128, "header");
-static_assert(offsetof(struct forkgate_header, closed) == 64, "closed");
+static_assert(sizeof(struct forkgate_header) == FORKGATE_SLOT_SIZE, "header");
+static_assert(offsetof(struct forkgate_header, closed) == 8, "closed");
+static_assert((1 + FORKGATE_UNIT_SLOTS) * FORKGATE_SLOT_SIZE ==
+	      FORKGATE_UNIT_SIZE, "unit");
 static_assert(sizeof(struct forkgate_slot) == FORKGATE_SLOT_SIZE, "slot");
 static_assert(offsetof(struct forkgate_slot, depth) == 0, "depth");
 static_assert(offsetof(struct forkgate_slot, site) == 8, "site");
 static_assert(offsetof(struct forkgate_slot, label_site) == 16, "label_site");
 static_assert(offsetof(struct forkgate_slot, label) == 24, "label");
+static_assert(offsetof(struct forkgate_slot, tid) == 48, "tid");
 static_assert(offsetof(struct forkgate_slot, outcome) == 52, "outcome");
-static_assert(offsetof(struct forkgate_thread, slot) == 0, "thread");
-static_assert(offsetof(struct forkgate_thread, header) == sizeof(void *),
-	      "thread");
 static_assert(FORKGATE_MEMORY == 1 && FORKGATE_FILES == 2, "domains");
 
 /* The calls, relied on by every installed library. */
@@ -47,16 +48,12 @@ static_assert(sizeof(struct forkgate_policy) == 40, "policy");
 
 #define NSEC_PER_SEC	1000000000
 
-FORKGATE_EXPORT __thread struct forkgate_thread forkgate_thread;
+FORKGATE_EXPORT __thread struct forkgate_slot *forkgate_self;
 
-/* A thread without a slot counts here, where nobody looks. */
-static __thread struct forkgate_slot no_slot;
-static __thread int no_slot_error;	/* why it has none */
+/* Why the thread has no gate, in a thread whose slot is one of unit.c */
+static __thread int no_gate_error;
 
-/* The header of all those threads. Strict: closed for ever, so each fails. */
-static struct forkgate_header no_header;
-
-/* Both are set once but for forkgate_init(); the same value twice is no harm. */
+/* Set once, and by forkgate_init(); to set the same value twice does no harm. */
 static char *map;	/* the mapping, NULL without one */
 static int map_error;	/* why there is none; 0 before the first try */
 
@@ -65,20 +62,16 @@ static char *mapping(void)
 	return __atomic_load_n(&map, __ATOMIC_ACQUIRE);
 }
 
-/* Make a system call. Return: its result or a negative error number. */
-#define raw_call(...) ({						\
-	int saved_errno = errno;					\
-	long result = syscall(__VA_ARGS__);				\
-	if (result < 0)							\
-		result = -errno;					\
-	errno = saved_errno;						\
-	result;								\
-})
+/* Is the slot one of the gate's, not of unit.c? */
+static bool gated(const struct forkgate_slot *slot)
+{
+	return mapping() && (uintptr_t)slot - (uintptr_t)mapping() < FORKGATE_MAP_SIZE;
+}
 
 /* Reach the gate. Return: 0 or an error number. */
 static int gate_call(unsigned long request, void *arg)
 {
-	return -raw_call(SYS_msync, mapping(), (long)FORKGATE_HEADER_SIZE,
+	return -raw_call(SYS_msync, mapping(), (long)FORKGATE_UNIT_SIZE,
 			 (long)MS_SYNC, request, arg);
 }
 
@@ -137,71 +130,73 @@ static int find_gate(bool again)
 	return err;
 }
 
-/* Return: 0 if the thread has a slot (now), or the reason why not. */
+/* Return: 0 if the thread has a gate (now), or the reason why not. */
 static int find_slot(bool again)
 {
 	struct forkgate_register reg = { 0 };
+	struct forkgate_slot *old;
 	int err = find_gate(again);
 
 	if (!err)
 		err = gate_call(FORKGATE_IOC_REGISTER, &reg);
-	no_slot_error = err;
+	no_gate_error = err;
 	if (err)
 		return err;
 
-	/*
-	 * A handler that runs in between counts in the old slot, which is not
-	 * in use, but looks at the gate.
-	 */
-	forkgate_thread.header = (void *)mapping();
-	forkgate_barrier();
-	forkgate_thread.slot = (void *)(mapping() + reg.offset);
+	/* A handler may have found no gate, and none of its sections is left. */
+	old = __atomic_exchange_n(&forkgate_self,
+				  (void *)(mapping() + reg.offset),
+				  __ATOMIC_RELAXED);
+	if (old && !gated(old))
+		__forkgate_unit_release(old);
 	return 0;
 }
 
 /*
- * Give the thread a place to count. One that got none stays without until
+ * Give the thread a place to count. One that got no gate stays without until
  * forkgate_init(): a handler must never change the slot that the code it
- * interrupted has just read.
+ * interrupted has just read. The handler of an attach that is interrupted comes
+ * first, and the slot it has got stays the thread's.
  */
 FORKGATE_EXPORT struct forkgate_slot *forkgate_attach(void)
 {
-	if (find_slot(false) && !forkgate_thread.slot) {
-		forkgate_thread.header = &no_header;
-		forkgate_barrier();
-		forkgate_thread.slot = &no_slot;
-	}
-	return forkgate_thread.slot;
+	struct forkgate_slot *none = NULL, *slot;
+
+	if (!find_slot(false) || forkgate_self)
+		return forkgate_self;
+	slot = __forkgate_unit_claim();
+	if (!__atomic_compare_exchange_n(&forkgate_self, &none, slot, false,
+					 __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		__forkgate_unit_release(slot);
+	return forkgate_self;
 }
 
 static struct forkgate_slot *own_slot(void)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 
 	return slot ? slot : forkgate_attach();
 }
 
-/* Return: what functions return in a thread without a slot. */
+/* Return: what functions return in a thread without a gate. */
 static int unprotected(void)
 {
-	return __atomic_load_n(&no_header.closed, __ATOMIC_RELAXED) ?
-	       no_slot_error : 0;
+	return __forkgate_unit_is_strict() ? no_gate_error : 0;
 }
 
 FORKGATE_EXPORT int forkgate_init(unsigned int flags)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 
 	if (flags & ~FORKGATE_STRICT)
 		return EINVAL;
 	if (flags & FORKGATE_STRICT)
-		__atomic_store_n(&no_header.closed, FORKGATE_DOMAINS,
-				 __ATOMIC_RELAXED);
+		__forkgate_unit_strict();
 
-	if (slot && slot != &no_slot)
+	if (slot && gated(slot))
 		return 0;
-	if (no_slot.depth[0] || no_slot.depth[1])
-		return no_slot_error;
+	if (slot && (slot->depth[0] || slot->depth[1]))
+		return no_gate_error;
 	return find_slot(true);
 }
 
@@ -214,7 +209,7 @@ static int ask_to_enter(struct forkgate_slot *slot, unsigned int domains,
 	};
 	int err;
 
-	if (slot == &no_slot) {
+	if (!gated(slot)) {
 		err = unprotected();
 	} else {
 		err = gate_call(FORKGATE_IOC_ENTER, &enter);
@@ -230,7 +225,7 @@ static int ask_to_enter(struct forkgate_slot *slot, unsigned int domains,
 
 FORKGATE_EXPORT int forkgate_enter_slow(unsigned int domains)
 {
-	return ask_to_enter(forkgate_thread.slot, domains, 0);
+	return ask_to_enter(forkgate_self, domains, 0);
 }
 
 FORKGATE_EXPORT int forkgate_tryenter(unsigned int domains)
@@ -247,30 +242,30 @@ FORKGATE_EXPORT int forkgate_tryenter(unsigned int domains)
 	if (domains & FORKGATE_FILES)
 		forkgate_count(&slot->depth[1]);
 	forkgate_barrier();
-	if (!(forkgate_closed() & domains))
+	if (!(forkgate_closed(slot) & domains))
 		return 0;
 	return ask_to_enter(slot, domains, FORKGATE_NONBLOCK);
 }
 
 FORKGATE_EXPORT void forkgate_leave_slow(unsigned int domains)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 	struct forkgate_leave leave = { .flags = FORKGATE_COUNTED };
 
-	if (slot == &no_slot)
+	if (!gated(slot))
 		return;
 	if (!slot->depth[0])
 		leave.domains |= domains & FORKGATE_MEMORY;
 	if (!slot->depth[1])
 		leave.domains |= domains & FORKGATE_FILES;
-	leave.domains &= forkgate_closed();
+	leave.domains &= forkgate_closed(slot);
 	if (leave.domains)
 		gate_call(FORKGATE_IOC_LEAVE, &leave);
 }
 
 FORKGATE_EXPORT void forkgate_label(const char *label)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 	char *to;
 	__u64 site;
 
@@ -308,7 +303,7 @@ static int prepare_for(unsigned int domains, const __u64 *timeout)
 
 	if (domains - 1 >= FORKGATE_DOMAINS)
 		return EINVAL;
-	if (own_slot() == &no_slot)
+	if (!gated(own_slot()))
 		return unprotected();
 	err = prepare(domains, timeout, 0);
 	return err == EALREADY ? 0 : err;
@@ -368,7 +363,7 @@ FORKGATE_EXPORT int forkgate_prepare64(unsigned int domains,
 
 FORKGATE_EXPORT int forkgate_release(void)
 {
-	if (own_slot() == &no_slot)
+	if (!gated(own_slot()))
 		return unprotected();
 	return gate_call(FORKGATE_IOC_RELEASE, NULL);
 }
@@ -378,7 +373,7 @@ int fork_begin(struct fork_attempt *attempt)
 	int err;
 
 	attempt->ticket = false;
-	if (own_slot() == &no_slot)
+	if (!gated(own_slot()))
 		return 0;
 	err = prepare(attempt->domains, NULL, attempt->count);
 	if (err == EDEADLK)
@@ -391,7 +386,7 @@ int fork_begin(struct fork_attempt *attempt)
 
 bool fork_failed(struct fork_attempt *attempt)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 	bool expired = slot->outcome == FORKGATE_OUTCOME_EXPIRED;
 
 	if (attempt->ticket)
@@ -405,7 +400,7 @@ void fork_late(void)
 	struct forkgate_policy policy;
 	__u64 timeout;
 
-	if (own_slot() == &no_slot ||
+	if (!gated(own_slot()) ||
 	    gate_call(FORKGATE_IOC_POLICY_GET, &policy))
 		return;
 

@@ -7,10 +7,10 @@
  * as by pthread functions; 0 is success; errno is left alone by every function
  * but forkgate_fork().
  *
- * What is inline here is compiled into programs for ever: the layout of struct
- * forkgate_slot, struct forkgate_header and struct forkgate_thread, the
- * initial-exec access to the thread variable and the steps of enter and leave
- * are permanent ABI. This file must not need more than C99 or C++11 with GNU
+ * What is inline here is compiled into programs: the layout of struct
+ * forkgate_slot and struct forkgate_header, the place of a slot's header, the
+ * initial-exec access to forkgate_self and the steps of enter and leave are
+ * permanent ABI. This file must not need more than C99 or C++11 with GNU
  * extensions, and must not use a locked instruction or a full barrier on the
  * way through an open gate.
  */
@@ -29,20 +29,13 @@ extern "C" {
 
 struct timespec;	/* strict C99 has none in <time.h> */
 
-/**
- * struct forkgate_thread - where the calling thread counts its sections
- * @slot: its slot, NULL before its first section
- * @header: the header that belongs to @slot
- *
- * For the inline functions below alone. Without a gate both point at private
- * memory, whose closed word only FORKGATE_STRICT sets.
+/*
+ * The slot in which the calling thread counts its sections; NULL before its
+ * first one. For the inline functions below alone. Without a gate the slot is
+ * in a unit of the library's own memory, whose closed word only FORKGATE_STRICT
+ * sets.
  */
-struct forkgate_thread {
-	struct forkgate_slot *slot;
-	const struct forkgate_header *header;
-};
-
-extern __thread struct forkgate_thread forkgate_thread
+extern __thread struct forkgate_slot *forkgate_self
 	__attribute__((__tls_model__("initial-exec")));
 
 /* The ways out of the inline functions; not to be called by programs. */
@@ -184,9 +177,19 @@ static __always_inline __u64 forkgate_site(void)
 	return (__UINTPTR_TYPE__)site;
 }
 
-static __always_inline __u32 forkgate_closed(void)
+/* The header of the unit that a slot lies in */
+static __always_inline const struct forkgate_header *
+forkgate_header_of(const struct forkgate_slot *slot)
 {
-	return *(const volatile __u32 *)&forkgate_thread.header->closed;
+	__UINTPTR_TYPE__ low = FORKGATE_UNIT_SIZE - 1;
+
+	return (const struct forkgate_header *)((__UINTPTR_TYPE__)slot & ~low);
+}
+
+static __always_inline __u32 forkgate_closed(const struct forkgate_slot *slot)
+{
+	return __atomic_load_n(&forkgate_header_of(slot)->closed,
+			       __ATOMIC_RELAXED);
 }
 
 /* One store per counter: two that are merged stall the next load of one. */
@@ -222,7 +225,7 @@ static __always_inline void forkgate_uncount(__u32 *depth)
  */
 static __always_inline int forkgate_enter(unsigned int domains)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 
 	if (forkgate_unlikely(domains - 1 >= FORKGATE_DOMAINS))
 		return EINVAL;
@@ -238,7 +241,7 @@ static __always_inline int forkgate_enter(unsigned int domains)
 	/* E2: count before looking; the forker's fence is the other half */
 	forkgate_barrier();
 	/* E3 */
-	if (forkgate_unlikely(forkgate_closed() & domains))
+	if (forkgate_unlikely(forkgate_closed(slot) & domains))
 		return forkgate_enter_slow(domains);
 	return 0;
 }
@@ -256,7 +259,7 @@ static __always_inline int forkgate_enter(unsigned int domains)
  */
 static __always_inline void forkgate_leave(unsigned int domains)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 
 	/* L1 */
 	if (domains & FORKGATE_MEMORY)
@@ -266,7 +269,7 @@ static __always_inline void forkgate_leave(unsigned int domains)
 	/* L2 */
 	forkgate_barrier();
 	/* L3 */
-	if (forkgate_unlikely(forkgate_closed() & domains))
+	if (forkgate_unlikely(forkgate_closed(slot) & domains))
 		forkgate_leave_slow(domains);
 }
 

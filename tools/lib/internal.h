@@ -10,6 +10,8 @@
 #define _FORKGATE_INTERNAL_H
 
 #include <stdbool.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "forkgate.h"
 
@@ -18,6 +20,52 @@
 #else
 #define FORKGATE_EXPORT __attribute__((__visibility__("hidden")))
 #endif
+
+/* Make a system call. Return: its result or a negative error number. */
+#define raw_call(...) ({						\
+	int saved_errno = errno;					\
+	long result = syscall(__VA_ARGS__);				\
+	if (result < 0)							\
+		result = -errno;					\
+	errno = saved_errno;						\
+	result;								\
+})
+
+/* unit.c. All of it is async-signal-safe and leaves errno alone. */
+
+/**
+ * __forkgate_unit_claim() - a slot for a thread that has no gate
+ *
+ * Return: the slot, idle, with the caller's id.
+ */
+struct forkgate_slot *__forkgate_unit_claim(void);
+
+/**
+ * __forkgate_unit_release() - give back a slot of the caller
+ * @slot: what __forkgate_unit_claim() has returned; idle
+ */
+void __forkgate_unit_release(struct forkgate_slot *slot);
+
+/**
+ * __forkgate_unit_strict() - let sections of threads without a gate fail
+ *
+ * Closes all units, those that are still to be made included.
+ */
+void __forkgate_unit_strict(void);
+
+/**
+ * __forkgate_unit_is_strict() - has __forkgate_unit_strict() been called?
+ *
+ * Return: true if it has.
+ */
+bool __forkgate_unit_is_strict(void);
+
+/**
+ * __forkgate_unit_child() - take over the units, as the only thread of a child
+ *
+ * The caller keeps its slot and the sections in it; all others become free.
+ */
+void __forkgate_unit_child(void);
 
 /**
  * struct fork_attempt - one call of a function that forks
@@ -66,7 +114,7 @@ void fork_late(void);
 /* fork.c */
 
 /**
- * fork_setup() - register the atfork handler
+ * fork_setup() - register the atfork handlers
  */
 void fork_setup(void);
 

@@ -72,7 +72,7 @@ static void relax(void)
  */
 static inline unsigned int lock_enter(void *caller)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 	unsigned int domains = section_domains;
 
 	if (unlikely(!slot))
@@ -83,7 +83,7 @@ static inline unsigned int lock_enter(void *caller)
 	if (unlikely(domains & FORKGATE_FILES))
 		forkgate_count(&slot->depth[1]);
 	forkgate_barrier();
-	if (unlikely(forkgate_closed() & domains) && forkgate_enter_slow(domains))
+	if (unlikely(forkgate_closed(slot) & domains) && forkgate_enter_slow(domains))
 		return 0;
 	return domains;
 }
@@ -279,7 +279,7 @@ static inline bool mutex_take(pthread_mutex_t *mutex)
 	if (!__atomic_compare_exchange_n(&mutex->__data.__lock, &free, 1, false,
 					 __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return false;
-	mutex->__data.__owner = forkgate_thread.slot->tid;
+	mutex->__data.__owner = forkgate_self->tid;
 	mutex->__data.__nusers++;
 	return true;
 }
@@ -366,7 +366,7 @@ int mutex_lock_missed(pthread_mutex_t *mutex, clockid_t clock, const struct time
 static inline int mutex_lock(pthread_mutex_t *mutex, clockid_t clock,
 			     const struct timespec *abstime, void *caller)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 
 	if (unlikely(!slot || section_domains != FORKGATE_MEMORY ||
 		     kind_of(mutex) != PTHREAD_MUTEX_NORMAL))
@@ -374,7 +374,7 @@ static inline int mutex_lock(pthread_mutex_t *mutex, clockid_t clock,
 	slot->site = (uintptr_t)caller;
 	forkgate_count(&slot->depth[0]);
 	forkgate_barrier();
-	if (unlikely(forkgate_closed() & FORKGATE_MEMORY || !mutex_take(mutex)))
+	if (unlikely(forkgate_closed(slot) & FORKGATE_MEMORY || !mutex_take(mutex)))
 		return mutex_lock_missed(mutex, clock, abstime, caller);
 	held++;
 	return 0;

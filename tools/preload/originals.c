@@ -58,7 +58,7 @@ void *find_original(int number)
 static __attribute__((__constructor__)) void find_originals(void)
 {
 	unsigned int domains = run_settings().domains;
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 	unsigned int i;
 
 	/* dlsym() takes locks: best before there are threads and signals */

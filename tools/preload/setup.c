@@ -27,7 +27,7 @@ static time_t last_message;
 /* The library keeps no descriptor: see forkgate(4), "Calls without a descriptor". */
 static long gate_call(unsigned long request, void *arg)
 {
-	return syscall(SYS_msync, forkgate_thread.header, (long)FORKGATE_HEADER_SIZE,
+	return syscall(SYS_msync, forkgate_header_of(forkgate_self), (long)FORKGATE_UNIT_SIZE,
 		       (long)MS_SYNC, request, arg);
 }
 
@@ -71,7 +71,7 @@ static void say_holder(const struct forkgate_holder *holder)
  */
 static void before_fork(void)
 {
-	struct forkgate_slot *slot = forkgate_thread.slot;
+	struct forkgate_slot *slot = forkgate_self;
 	struct forkgate_holder holders[HOLDERS];
 	struct forkgate_state state = {
 		.holders = (uintptr_t)holders,
