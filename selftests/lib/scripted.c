@@ -3,7 +3,8 @@
  * libforkgate against a kernel that says what the test wants: each way a call
  * can end, what exactly the library asks for, and what it does not ask for.
  * Needs no module, and must not use one: every system call of the library ends
- * here, by ld's --wrap. Also built with the sanitizers.
+ * here, by ld's --wrap. /dev/null stands in for the device, so that descriptors
+ * are real. Also built with the sanitizers.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,7 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,8 +33,6 @@
 #define FILES	FORKGATE_FILES
 #define BOTH	FORKGATE_DOMAINS
 
-#define FAKE_FD	1000000
-
 #define NSEC_PER_SEC	1000000000ULL
 
 /*
@@ -39,8 +41,11 @@
  */
 static struct {
 	int open_error, query_error, map_error, register_error, unit_error;
-	int enter_error, prepare_error, release_error;
-	int opens, queries, maps, unmaps, closes, units;
+	int enter_error, prepare_error, release_error, statx_error;
+	int ioctl_error;
+	int opens, queries, maps, unmaps, closes, dups, units;
+	int ioctls, msyncs;	/* the ways of calls */
+	int strays;		/* an ioctl has reached another file */
 	int registers, enters, leaves, prepares, releases, policies;
 	int calls;		/* all of the second line */
 	struct forkgate_query query;
@@ -51,6 +56,7 @@ static struct {
 	bool takes_levels;	/* ENTER, before it fails */
 	int interrupt_gettid;	/* so many more times, by SIGUSR1 */
 	void (*in_register)(void);
+	void (*after_statx)(int fd);
 	char *map;
 	int slots;		/* handed out */
 } kernel;
@@ -132,6 +138,13 @@ static int fake_call(unsigned long request, void *arg)
 	return ENOTTY;
 }
 
+static bool is_device(int fd)
+{
+	struct stat file;
+
+	return !fstat(fd, &file) && S_ISCHR(file.st_mode) && file.st_rdev == makedev(1, 3);
+}
+
 static long result(int error, long success)
 {
 	if (!error)
@@ -151,7 +164,7 @@ int __wrap_munmap(void *addr, size_t length);
 
 long __wrap_syscall(long number, ...)
 {
-	long args[6];
+	long args[6], ret;
 	va_list list;
 	int i;
 
@@ -173,24 +186,42 @@ long __wrap_syscall(long number, ...)
 		count(&kernel.opens);
 		if ((int)args[2] != (O_RDWR | O_CLOEXEC))
 			return result(EINVAL, 0);
-		return result(kernel.open_error, FAKE_FD);
+		if (kernel.open_error)
+			return result(kernel.open_error, 0);
+		return open("/dev/null", O_RDWR | O_CLOEXEC);
+	case SYS_statx:
+		if (kernel.statx_error)
+			return result(kernel.statx_error, 0);
+		ret = __real_syscall(number, args[0], args[1], args[2], args[3], args[4]);
+		if (kernel.after_statx)
+			kernel.after_statx(args[0]);
+		return ret;
+	case SYS_fcntl:
+		count(&kernel.dups);
+		break;
 	case SYS_ioctl:
-		if ((int)args[0] != FAKE_FD)
+		if (!is_device(args[0])) {
+			count(&kernel.strays);
 			break;
+		}
+		if (kernel.ioctl_error)
+			return result(kernel.ioctl_error, 0);
+		if ((unsigned long)args[1] != FORKGATE_IOC_QUERY) {
+			count(&kernel.ioctls);
+			return result(fake_call(args[1], (void *)args[2]), 0);
+		}
 		count(&kernel.queries);
-		if ((unsigned long)args[1] != FORKGATE_IOC_QUERY)
-			return result(ENOTTY, 0);
 		memcpy((void *)args[2], &kernel.query, sizeof(kernel.query));
 		return result(kernel.query_error, 0);
 	case SYS_close:
-		if ((int)args[0] != FAKE_FD)
-			break;
-		count(&kernel.closes);
-		return 0;
+		if (is_device(args[0]))
+			count(&kernel.closes);
+		break;
 	case SYS_msync:
 		if (!kernel.map || (char *)args[0] != kernel.map ||
 		    args[1] != FORKGATE_UNIT_SIZE || args[2] != MS_SYNC)
 			break;
+		count(&kernel.msyncs);
 		return result(fake_call(args[3], (void *)args[4]), 0);
 	}
 	return __real_syscall(number, args[0], args[1], args[2], args[3],
@@ -202,7 +233,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 void *__wrap_mmap(void *addr, size_t length, int prot, int flags, int fd,
 		  off_t offset)
 {
-	if (fd != FAKE_FD) {
+	if (!is_device(fd)) {
 		if (length == FORKGATE_UNIT_SIZE && kernel.unit_error) {
 			errno = kernel.unit_error;
 			return MAP_FAILED;
@@ -464,6 +495,193 @@ TEST(handler_while_registering)
 	ASSERT_EQ(0, pthread_join(thread, &bad));
 	EXPECT_EQ(NULL, bad);
 	EXPECT_EQ(0, handler_result);
+}
+
+/*
+ * The descriptor
+ */
+
+#define KEPT_FD	255
+
+FIXTURE(fd) {
+};
+
+FIXTURE_SETUP(fd)
+{
+	fine_module();
+	ASSERT_EQ(0, forkgate_init(0));
+	kernel.ioctls = 0;
+	header()->closed = BOTH;
+	errno = EDOM;
+}
+
+FIXTURE_TEARDOWN(fd)
+{
+	EXPECT_EQ(EDOM, errno);
+}
+
+/* Each kind of call, and a fork. Return: 0 if all went well. */
+static int all_calls(void)
+{
+	int bad = forkgate_enter(MEMORY);
+
+	forkgate_leave(MEMORY);
+	bad |= forkgate_tryenter(FILES);
+	forkgate_leave(FILES);
+	bad |= forkgate_prepare(BOTH, NULL);
+	return bad | forkgate_release();
+}
+
+#define CALLS	6
+
+TEST_F(fd, calls)
+{
+	EXPECT_TRUE(is_device(KEPT_FD));
+	EXPECT_EQ(FD_CLOEXEC, fcntl(KEPT_FD, F_GETFD));
+	EXPECT_EQ(0, all_calls());
+	EXPECT_EQ(CALLS, kernel.ioctls);
+	EXPECT_EQ(0, kernel.msyncs);
+}
+
+TEST_F(fd, closed)
+{
+	close_range(3, ~0u, 0);
+	EXPECT_EQ(0, all_calls());
+	EXPECT_EQ(0, kernel.ioctls);
+	EXPECT_EQ(CALLS, kernel.msyncs);
+	EXPECT_EQ(1, kernel.opens);
+}
+
+static void replace(int fd, const char *path, int flags)
+{
+	int other = open(path, flags);
+
+	dup2(other, fd);
+	close(other);
+}
+
+TEST_F(fd, of_another_file)
+{
+	static const struct {
+		const char *path;
+		int flags;
+	} files[] = {
+		{ "/dev/zero", O_RDWR }, { "/", O_RDONLY | O_DIRECTORY },
+		{ "/proc/self/exe", O_RDONLY }, { "/proc/self/exe", O_PATH },
+	};
+	int pair[2];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(files); i++) {
+		kernel.msyncs = 0;
+		replace(KEPT_FD, files[i].path, files[i].flags);
+		EXPECT_EQ(0, all_calls());
+		EXPECT_EQ(CALLS, kernel.msyncs) TH_LOG("%s", files[i].path);
+	}
+	ASSERT_EQ(0, pipe(pair));
+	dup2(pair[0], KEPT_FD);
+	EXPECT_EQ(0, all_calls());
+	EXPECT_EQ(2 * CALLS, kernel.msyncs);
+	EXPECT_EQ(0, kernel.ioctls);
+	EXPECT_EQ(0, kernel.strays);
+	EXPECT_EQ(0, fcntl(KEPT_FD, F_GETFD));
+}
+
+/* Any file of the device is as good. */
+TEST_F(fd, of_the_same_device)
+{
+	replace(KEPT_FD, "/dev/null", O_RDONLY);
+	EXPECT_EQ(0, all_calls());
+	EXPECT_EQ(CALLS, kernel.ioctls);
+	EXPECT_EQ(0, kernel.msyncs);
+}
+
+/* Another thread closes it, or takes its number, between the look and the call. */
+static void close_it(int fd)
+{
+	close(fd);
+}
+
+static void replace_it(int fd)
+{
+	replace(fd, "/dev/zero", O_RDWR);
+}
+
+TEST_F(fd, is_closed_in_between)
+{
+	kernel.after_statx = close_it;
+	EXPECT_EQ(0, all_calls());
+	EXPECT_EQ(CALLS, kernel.msyncs);
+	EXPECT_EQ(1, kernel.strays);
+}
+
+TEST_F(fd, changes_in_between)
+{
+	kernel.after_statx = replace_it;
+	EXPECT_EQ(0, all_calls());
+	EXPECT_EQ(CALLS, kernel.msyncs);
+	EXPECT_EQ(1, kernel.strays);
+}
+
+/* Only what another file might have said is not believed. */
+TEST_F(fd, is_believed)
+{
+	kernel.ioctl_error = ETIMEDOUT;
+	EXPECT_EQ(ETIMEDOUT, forkgate_prepare(BOTH, NULL));
+	EXPECT_EQ(0, kernel.msyncs);
+	kernel.ioctl_error = EINVAL;
+	EXPECT_EQ(0, forkgate_prepare(BOTH, NULL));
+	EXPECT_EQ(1, kernel.msyncs);
+}
+
+TEST(fd_as_the_limit_allows)
+{
+	static const struct {
+		int limit, fd;
+	} cases[] = {
+		{ 256, 255 }, { 255, 127 }, { 100, 63 }, { 16, 15 },
+	};
+	struct rlimit limit;
+	unsigned int i;
+	int status;
+	pid_t pid;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		pid = fork();
+		if (!pid) {
+			close_range(3, ~0u, 0);
+			limit.rlim_cur = cases[i].limit;
+			limit.rlim_max = cases[i].limit;
+			fine_module();
+			_exit(setrlimit(RLIMIT_NOFILE, &limit) || forkgate_init(0) ||
+			      !is_device(cases[i].fd) || is_device(3));
+		}
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_EQ(0, status) TH_LOG("limit %d", cases[i].limit);
+	}
+
+	/* There is room for one only. */
+	close_range(3, ~0u, 0);
+	limit.rlim_cur = 4;
+	limit.rlim_max = 4;
+	fine_module();
+	EXPECT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
+	EXPECT_EQ(0, forkgate_init(0));
+	EXPECT_TRUE(is_device(3));
+	EXPECT_EQ(0, forkgate_prepare(BOTH, NULL));
+	EXPECT_EQ(0, kernel.msyncs);
+}
+
+/* A sandbox that does not let the library recognise its descriptor */
+TEST(fd_unknown)
+{
+	fine_module();
+	kernel.statx_error = EPERM;
+	EXPECT_EQ(0, forkgate_init(0));
+	EXPECT_EQ(0, forkgate_prepare(BOTH, NULL));
+	EXPECT_EQ(0, kernel.ioctls);
+	EXPECT_EQ(2, kernel.msyncs);
+	EXPECT_EQ(1, kernel.closes);
 }
 
 /*
@@ -961,8 +1179,10 @@ TEST(many_threads)
 		EXPECT_EQ(NULL, bad);
 	}
 	EXPECT_EQ(ARRAY_SIZE(threads), kernel.slots);
-	EXPECT_EQ(kernel.opens, kernel.closes);
 	EXPECT_EQ(kernel.opens, kernel.unmaps + 1);
+	/* all descriptors but one, of which each was moved */
+	EXPECT_EQ(2 * kernel.opens, kernel.closes + 1);
+	EXPECT_EQ(kernel.opens, kernel.dups);
 }
 
 /*

@@ -2,10 +2,12 @@
 /*
  * The way to the gate: the mapping, the slots, the slow paths
  *
- * The library keeps the mapping and no descriptor. Each call is a msync(2) on
- * the mapping, so it works after closefrom() and chroot(), and in a child. A
- * program that unmaps the mapping has lost its gate and must not enter again.
- * Threads without a gate count in a unit of unit.c.
+ * A call is an ioctl(2) on a descriptor that the library keeps. A program may
+ * close it, or put another file in its place, at any time and without notice:
+ * then the call is a msync(2) on the mapping, which has the same effect, so
+ * nothing changes after closefrom() and chroot(). A program that unmaps the
+ * mapping has lost its gate and must not enter again. Threads without a gate
+ * count in a unit of unit.c.
  *
  * Most of this runs in signal handlers, also in one that interrupted the same
  * code in the same thread: no locks, no malloc, no cancellation points, errno
@@ -19,8 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include "internal.h"
 
@@ -57,6 +58,19 @@ static __thread int no_gate_error;
 static char *map;	/* the mapping, NULL without one */
 static int map_error;	/* why there is none; 0 before the first try */
 
+/* The device, by which the library recognises its descriptor */
+static struct {
+	__u32 major, minor;	/* always the same */
+	int fd;			/* -1: none; written after them, and once */
+} device = { .fd = -1 };
+
+/*
+ * Where the descriptor goes, or half of that, and so on, as the limit allows:
+ * out of the way of programs that count on small numbers, but not so high that
+ * each fork has to copy a longer table.
+ */
+#define DEVICE_FD	255
+
 static char *mapping(void)
 {
 	return __atomic_load_n(&map, __ATOMIC_ACQUIRE);
@@ -68,11 +82,66 @@ static bool gated(const struct forkgate_slot *slot)
 	return mapping() && (uintptr_t)slot - (uintptr_t)mapping() < FORKGATE_MAP_SIZE;
 }
 
-/* Reach the gate. Return: 0 or an error number. */
-static int gate_call(unsigned long request, void *arg)
+/* Return: 0 if the descriptor is one of a character device, then in @file */
+static long look_at(int fd, struct statx *file)
 {
+	long err = raw_call(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, file);
+
+	return !err && !S_ISCHR(file->stx_mode) ? -ENOTTY : err;
+}
+
+/* Is the descriptor still the library's? Any other of the device is as good. */
+static bool is_device(int fd)
+{
+	struct statx file;
+
+	return fd >= 0 && !look_at(fd, &file) &&
+	       file.stx_rdev_major == __atomic_load_n(&device.major, __ATOMIC_RELAXED) &&
+	       file.stx_rdev_minor == __atomic_load_n(&device.minor, __ATOMIC_RELAXED);
+}
+
+/*
+ * The number may change its meaning between the look and the call. Another file
+ * then says that it does not know the request.
+ */
+int __forkgate_call(unsigned long request, void *arg)
+{
+	int fd = __atomic_load_n(&device.fd, __ATOMIC_ACQUIRE);
+	long err;
+
+	if (is_device(fd)) {
+		err = raw_call(SYS_ioctl, fd, request, arg);
+		if (err != -EBADF && err != -ENOTTY && err != -EINVAL)
+			return -err;
+	}
 	return -raw_call(SYS_msync, mapping(), (long)FORKGATE_UNIT_SIZE,
 			 (long)MS_SYNC, request, arg);
+}
+
+/* Move a new descriptor of the device to its place and keep it. */
+static void keep(int fd)
+{
+	struct statx file;
+	int to, none = -1;
+	long moved;
+
+	if (look_at(fd, &file)) {
+		raw_call(SYS_close, fd);
+		return;
+	}
+	for (to = DEVICE_FD; to > fd; to /= 2) {
+		moved = raw_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, to);
+		if (moved >= 0) {
+			raw_call(SYS_close, fd);
+			fd = moved;
+			break;
+		}
+	}
+	__atomic_store_n(&device.major, file.stx_rdev_major, __ATOMIC_RELAXED);
+	__atomic_store_n(&device.minor, file.stx_rdev_minor, __ATOMIC_RELAXED);
+	if (!__atomic_compare_exchange_n(&device.fd, &none, fd, false,
+					 __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+		raw_call(SYS_close, fd);
 }
 
 static int map_device(int fd)
@@ -120,7 +189,10 @@ static int find_gate(bool again)
 		      O_RDWR | O_CLOEXEC);
 	if (fd >= 0) {
 		err = map_device(fd);
-		raw_call(SYS_close, fd);
+		if (err)
+			raw_call(SYS_close, fd);
+		else
+			keep(fd);
 	} else if (fd == -ENOENT || fd == -ENXIO) {
 		err = ENODEV;
 	} else {
@@ -138,7 +210,7 @@ static int find_slot(bool again)
 	int err = find_gate(again);
 
 	if (!err)
-		err = gate_call(FORKGATE_IOC_REGISTER, &reg);
+		err = __forkgate_call(FORKGATE_IOC_REGISTER, &reg);
 	no_gate_error = err;
 	if (err)
 		return err;
@@ -212,7 +284,7 @@ static int ask_to_enter(struct forkgate_slot *slot, unsigned int domains,
 	if (!gated(slot)) {
 		err = unprotected();
 	} else {
-		err = gate_call(FORKGATE_IOC_ENTER, &enter);
+		err = __forkgate_call(FORKGATE_IOC_ENTER, &enter);
 		if (err == EBUSY)	/* the kernel took the levels back */
 			return err;
 	}
@@ -260,7 +332,7 @@ FORKGATE_EXPORT void forkgate_leave_slow(unsigned int domains)
 		leave.domains |= domains & FORKGATE_FILES;
 	leave.domains &= forkgate_closed(slot);
 	if (leave.domains)
-		gate_call(FORKGATE_IOC_LEAVE, &leave);
+		__forkgate_call(FORKGATE_IOC_LEAVE, &leave);
 }
 
 FORKGATE_EXPORT void forkgate_label(const char *label)
@@ -294,7 +366,7 @@ static int prepare(unsigned int domains, const __u64 *timeout,
 		prep.flags = FORKGATE_TIMED;
 		prep.timeout = *timeout;
 	}
-	return gate_call(FORKGATE_IOC_PREPARE, &prep);
+	return __forkgate_call(FORKGATE_IOC_PREPARE, &prep);
 }
 
 static int prepare_for(unsigned int domains, const __u64 *timeout)
@@ -365,7 +437,7 @@ FORKGATE_EXPORT int forkgate_release(void)
 {
 	if (!gated(own_slot()))
 		return unprotected();
-	return gate_call(FORKGATE_IOC_RELEASE, NULL);
+	return __forkgate_call(FORKGATE_IOC_RELEASE, NULL);
 }
 
 int fork_begin(struct fork_attempt *attempt)
@@ -390,7 +462,7 @@ bool fork_failed(struct fork_attempt *attempt)
 	bool expired = slot->outcome == FORKGATE_OUTCOME_EXPIRED;
 
 	if (attempt->ticket)
-		gate_call(FORKGATE_IOC_RELEASE, NULL);
+		__forkgate_call(FORKGATE_IOC_RELEASE, NULL);
 	attempt->count++;
 	return expired;
 }
@@ -401,7 +473,7 @@ void fork_late(void)
 	__u64 timeout;
 
 	if (!gated(own_slot()) ||
-	    gate_call(FORKGATE_IOC_POLICY_GET, &policy))
+	    __forkgate_call(FORKGATE_IOC_POLICY_GET, &policy))
 		return;
 
 	timeout = policy.timeout < policy.backstop ? policy.timeout :

@@ -82,6 +82,20 @@ struct fork_attempt {
 /* forkgate.c */
 
 /**
+ * __forkgate_call() - reach the gate of the process, which has to have one
+ * @request: FORKGATE_IOC_*
+ * @arg: its argument
+ *
+ * errno is left alone. Also used by the library of tools/preload, which comes
+ * from the same release.
+ *
+ * Return: 0 or an error number.
+ *
+ * Context: async-signal-safe.
+ */
+FORKGATE_EXPORT int __forkgate_call(unsigned long request, void *arg);
+
+/**
  * fork_begin() - take a ticket, before the C library takes its locks
  * @attempt: the call
  *

@@ -11,8 +11,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "run.h"
@@ -24,12 +22,8 @@
 static struct run_settings settings;
 static time_t last_message;
 
-/* The library keeps no descriptor: see forkgate(4), "Calls without a descriptor". */
-static long gate_call(unsigned long request, void *arg)
-{
-	return syscall(SYS_msync, forkgate_header_of(forkgate_self), (long)FORKGATE_UNIT_SIZE,
-		       (long)MS_SYNC, request, arg);
-}
+/* Private to libforkgate, see its internal.h */
+int __forkgate_call(unsigned long request, void *arg);
 
 /* On standard error by one write, as libc's streams may be locked or closed */
 static __attribute__((__format__(__printf__, 1, 2))) void say(const char *format, ...)
@@ -85,7 +79,7 @@ static void before_fork(void)
 		return;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	if (now.tv_sec != __atomic_exchange_n(&last_message, now.tv_sec, __ATOMIC_RELAXED) &&
-	    !gate_call(FORKGATE_IOC_STATE, &state)) {
+	    !__forkgate_call(FORKGATE_IOC_STATE, &state)) {
 		say("a fork goes ahead unsafe: other threads stayed inside sections");
 		for (i = 0; i < HOLDERS && i < state.holders_count; i++)
 			if (holders[i].tid != (int)slot->tid)
@@ -98,13 +92,13 @@ static void set_policy(void)
 {
 	struct forkgate_policy policy;
 
-	if (gate_call(FORKGATE_IOC_POLICY_GET, &policy))
+	if (__forkgate_call(FORKGATE_IOC_POLICY_GET, &policy))
 		return;
 	policy.timeout = settings.timeout;
 	policy.backstop = settings.timeout;
 	policy.patience = settings.patience;
 	policy.on_timeout = settings.on_timeout;
-	gate_call(FORKGATE_IOC_POLICY_SET, &policy);
+	__forkgate_call(FORKGATE_IOC_POLICY_SET, &policy);
 }
 
 static __attribute__((__constructor__)) void setup(void)
