@@ -14,6 +14,7 @@
 #include <pty.h>
 #include <spawn.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,6 +88,37 @@ TEST_F(nomodule, sections_do_nothing)
 	EXPECT_EQ(11, depth());
 	forkgate_leave(FILES);
 	forkgate_leave(MEMORY);
+	EXPECT_EQ(0, depth());
+}
+
+/* The library's functions, for languages that cannot inline those of the header */
+int enter_function(unsigned int domains) __asm__("forkgate_enter");
+void leave_function(unsigned int domains) __asm__("forkgate_leave");
+
+static __attribute__((__noinline__)) int call_enter(unsigned int domains)
+{
+	int err = enter_function(domains);
+
+	forkgate_barrier();	/* no jump */
+	return err;
+}
+
+TEST_F(nomodule, functions)
+{
+	EXPECT_EQ(0, call_enter(MEMORY));
+	EXPECT_EQ(10, depth());
+	/* the caller is to blame */
+	EXPECT_LT((uintptr_t)call_enter, forkgate_self->site);
+	EXPECT_GT((uintptr_t)call_enter + 64, forkgate_self->site);
+	EXPECT_EQ(0, call_enter(BOTH));
+	EXPECT_EQ(21, depth());
+	EXPECT_EQ(EINVAL, call_enter(0));
+	EXPECT_EQ(EINVAL, call_enter(4));
+	leave_function(BOTH);
+	leave_function(MEMORY);
+	EXPECT_EQ(0, depth());
+	EXPECT_EQ(ENODEV, forkgate_init(FORKGATE_STRICT));
+	EXPECT_EQ(ENODEV, call_enter(BOTH));
 	EXPECT_EQ(0, depth());
 }
 

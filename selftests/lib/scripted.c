@@ -743,6 +743,24 @@ TEST_F(gate, enter_asks)
 	EXPECT_EQ(21, depth());
 }
 
+/* The functions for languages that cannot inline: they wait and wake too. */
+int enter_function(unsigned int domains) __asm__("forkgate_enter");
+void leave_function(unsigned int domains) __asm__("forkgate_leave");
+
+TEST_F(gate, functions_ask)
+{
+	header()->closed = MEMORY;
+	EXPECT_EQ(0, enter_function(BOTH));
+	EXPECT_EQ(1, kernel.enters);
+	EXPECT_EQ(BOTH, kernel.enter.domains);
+	EXPECT_EQ(FORKGATE_COUNTED, kernel.enter.flags);
+	EXPECT_EQ(11, depth());
+	leave_function(BOTH);
+	EXPECT_EQ(1, kernel.leaves);
+	EXPECT_EQ(MEMORY, kernel.leave.domains);
+	EXPECT_EQ(0, depth());
+}
+
 TEST_F(gate, tryenter_asks)
 {
 	header()->closed = FILES;

@@ -272,9 +272,10 @@ FORKGATE_EXPORT int forkgate_init(unsigned int flags)
 	return find_slot(true);
 }
 
-static int ask_to_enter(struct forkgate_slot *slot, unsigned int domains,
-			unsigned int flags)
+FORKGATE_EXPORT int forkgate_enter_slow(unsigned int domains,
+					unsigned int flags)
 {
+	struct forkgate_slot *slot = forkgate_self;
 	struct forkgate_enter enter = {
 		.domains = domains,
 		.flags = flags | FORKGATE_COUNTED,
@@ -295,28 +296,25 @@ static int ask_to_enter(struct forkgate_slot *slot, unsigned int domains,
 	return err;
 }
 
-FORKGATE_EXPORT int forkgate_enter_slow(unsigned int domains)
-{
-	return ask_to_enter(forkgate_self, domains, 0);
-}
+#define CALLER	__builtin_return_address(0)
 
 FORKGATE_EXPORT int forkgate_tryenter(unsigned int domains)
 {
-	struct forkgate_slot *slot;
+	return forkgate_enter_at(CALLER, domains, FORKGATE_NONBLOCK);
+}
 
-	if (domains - 1 >= FORKGATE_DOMAINS)
-		return EINVAL;
+/* What is inline for C, as functions for other languages */
+FORKGATE_EXPORT int __forkgate_enter(unsigned int domains) __asm__("forkgate_enter");
+FORKGATE_EXPORT void __forkgate_leave(unsigned int domains) __asm__("forkgate_leave");
 
-	slot = own_slot();
-	slot->site = (uintptr_t)__builtin_return_address(0);
-	if (domains & FORKGATE_MEMORY)
-		forkgate_count(&slot->depth[0]);
-	if (domains & FORKGATE_FILES)
-		forkgate_count(&slot->depth[1]);
-	forkgate_barrier();
-	if (!(forkgate_closed(slot) & domains))
-		return 0;
-	return ask_to_enter(slot, domains, FORKGATE_NONBLOCK);
+int __forkgate_enter(unsigned int domains)
+{
+	return forkgate_enter_at(CALLER, domains, 0);
+}
+
+void __forkgate_leave(unsigned int domains)
+{
+	forkgate_leave(domains);
 }
 
 FORKGATE_EXPORT void forkgate_leave_slow(unsigned int domains)

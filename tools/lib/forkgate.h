@@ -40,7 +40,7 @@ extern __thread struct forkgate_slot *forkgate_self
 
 /* The ways out of the inline functions; not to be called by programs. */
 struct forkgate_slot *forkgate_attach(void);
-int forkgate_enter_slow(unsigned int domains);
+int forkgate_enter_slow(unsigned int domains, unsigned int flags);
 void forkgate_leave_slow(unsigned int domains);
 
 #define FORKGATE_STRICT		1u	/* forkgate_init() */
@@ -159,7 +159,7 @@ static __always_inline void forkgate_barrier(void)
 }
 
 /* An address in the calling function or, on other machines, in its caller. */
-static __always_inline __u64 forkgate_site(void)
+static __always_inline const void *forkgate_site(void)
 {
 	void *site;
 
@@ -174,7 +174,7 @@ static __always_inline __u64 forkgate_site(void)
 #else
 	site = __builtin_return_address(0);
 #endif
-	return (__UINTPTR_TYPE__)site;
+	return site;
 }
 
 /* The header of the unit that a slot lies in */
@@ -208,6 +208,43 @@ static __always_inline void forkgate_uncount(__u32 *depth)
 	__atomic_store_n(depth, *depth - 1, __ATOMIC_RELEASE);
 }
 
+/*
+ * The steps of an entry, labelled as in the module: count, then look whether
+ * the gate is closed, on every entry and not only on the outermost. Return: the
+ * domains among @domains that are closed, for which forkgate_enter_slow() must
+ * be asked.
+ */
+static __always_inline __u32
+forkgate_enter_steps(struct forkgate_slot *slot, const void *site,
+		     unsigned int domains)
+{
+	slot->site = (__UINTPTR_TYPE__)site;
+	/* E1 */
+	if (domains & FORKGATE_MEMORY)
+		forkgate_count(&slot->depth[0]);
+	if (domains & FORKGATE_FILES)
+		forkgate_count(&slot->depth[1]);
+	/* E2: count before looking; the forker's fence is the other half */
+	forkgate_barrier();
+	/* E3 */
+	return forkgate_closed(slot) & domains;
+}
+
+/* @site: whom to blame; @flags: 0 or FORKGATE_NONBLOCK. See forkgate_enter(). */
+static __always_inline int
+forkgate_enter_at(const void *site, unsigned int domains, unsigned int flags)
+{
+	struct forkgate_slot *slot = forkgate_self;
+
+	if (forkgate_unlikely(domains - 1 >= FORKGATE_DOMAINS))
+		return EINVAL;
+	if (forkgate_unlikely(!slot))
+		slot = forkgate_attach();
+	if (forkgate_unlikely(forkgate_enter_steps(slot, site, domains)))
+		return forkgate_enter_slow(domains, flags);
+	return 0;
+}
+
 /**
  * forkgate_enter() - enter sections
  * @domains: FORKGATE_MEMORY, FORKGATE_FILES or both
@@ -219,31 +256,16 @@ static __always_inline void forkgate_uncount(__u32 *depth)
  * Return: 0, or with nothing entered: EINVAL (no or unknown domains), and once
  * asked for strictly, the reason of forkgate_init() why nothing is protected.
  *
+ * The libraries have functions of the same names, forkgate_enter and
+ * forkgate_leave, for languages that cannot inline these.
+ *
  * Context: any thread; may sleep; async-signal-safe; no cancellation point. A
  * signal handler must leave what it has entered and must return: longjmp()
  * out of one that interrupted enter or leave is undefined.
  */
 static __always_inline int forkgate_enter(unsigned int domains)
 {
-	struct forkgate_slot *slot = forkgate_self;
-
-	if (forkgate_unlikely(domains - 1 >= FORKGATE_DOMAINS))
-		return EINVAL;
-	if (forkgate_unlikely(!slot))
-		slot = forkgate_attach();
-
-	slot->site = forkgate_site();
-	/* The labels are those of module/gate.c. E1 */
-	if (domains & FORKGATE_MEMORY)
-		forkgate_count(&slot->depth[0]);
-	if (domains & FORKGATE_FILES)
-		forkgate_count(&slot->depth[1]);
-	/* E2: count before looking; the forker's fence is the other half */
-	forkgate_barrier();
-	/* E3 */
-	if (forkgate_unlikely(forkgate_closed(slot) & domains))
-		return forkgate_enter_slow(domains);
-	return 0;
+	return forkgate_enter_at(forkgate_site(), domains, 0);
 }
 
 /**

@@ -36,24 +36,12 @@ static inline void *self(void)
 
 static inline int section_enter(const void *site)
 {
-	struct forkgate_slot *slot = forkgate_self;
-
-	if (unlikely(!slot))
-		slot = forkgate_attach();
-	slot->site = (uintptr_t)site;
-	forkgate_count(&slot->depth[0]);
-	forkgate_barrier();
-	if (unlikely(forkgate_closed(slot) & FORKGATE_MEMORY))
-		return forkgate_enter_slow(FORKGATE_MEMORY);
-	return 0;
+	return forkgate_enter_at(site, FORKGATE_MEMORY, 0);
 }
 
 static inline int section_tryenter(const void *site)
 {
-	int err = forkgate_tryenter(FORKGATE_MEMORY);
-
-	forkgate_self->site = (uintptr_t)site;
-	return err;
+	return forkgate_enter_at(site, FORKGATE_MEMORY, FORKGATE_NONBLOCK);
 }
 
 static inline void section_leave(void)

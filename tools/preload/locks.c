@@ -72,20 +72,9 @@ static void relax(void)
  */
 static inline unsigned int lock_enter(void *caller)
 {
-	struct forkgate_slot *slot = forkgate_self;
 	unsigned int domains = section_domains;
 
-	if (unlikely(!slot))
-		slot = forkgate_attach();
-	slot->site = (uintptr_t)caller;
-	if (likely(domains & FORKGATE_MEMORY))
-		forkgate_count(&slot->depth[0]);
-	if (unlikely(domains & FORKGATE_FILES))
-		forkgate_count(&slot->depth[1]);
-	forkgate_barrier();
-	if (unlikely(forkgate_closed(slot) & domains) && forkgate_enter_slow(domains))
-		return 0;
-	return domains;
+	return likely(!forkgate_enter_at(caller, domains, 0)) ? domains : 0;
 }
 
 /* After the attempt to take a lock, with its result: inside if it is ours now */
@@ -371,10 +360,8 @@ static inline int mutex_lock(pthread_mutex_t *mutex, clockid_t clock,
 	if (unlikely(!slot || section_domains != FORKGATE_MEMORY ||
 		     kind_of(mutex) != PTHREAD_MUTEX_NORMAL))
 		return mutex_lock_any(mutex, clock, abstime, caller);
-	slot->site = (uintptr_t)caller;
-	forkgate_count(&slot->depth[0]);
-	forkgate_barrier();
-	if (unlikely(forkgate_closed(slot) & FORKGATE_MEMORY || !mutex_take(mutex)))
+	if (unlikely(forkgate_enter_steps(slot, caller, FORKGATE_MEMORY) ||
+		     !mutex_take(mutex)))
 		return mutex_lock_missed(mutex, clock, abstime, caller);
 	held++;
 	return 0;
