@@ -7,6 +7,7 @@
 #define FG_COMPAT_H
 
 #include <linux/mm.h>
+#include <linux/percpu.h>
 #include <linux/timer.h>
 
 #ifndef FG_HAVE_VM_FLAGS_SET
@@ -25,6 +26,39 @@ static inline void vm_flags_clear(struct vm_area_struct *vma,
 #ifndef FG_HAVE_TIMER_CONTAINER_OF
 #define timer_container_of(var, callback_timer, timer_fieldname) \
 	from_timer(var, callback_timer, timer_fieldname)
+#endif
+
+#ifndef FG_HAVE_TIMER_DELETE
+#define timer_delete	del_timer
+#endif
+
+/* The CPUs that may run an address space */
+#ifdef CONFIG_X86
+#define fg_mm_cpus(mm)	mm_cpumask(mm)
+#else
+#define fg_mm_cpus(mm)	cpu_online_mask
+#endif
+
+/*
+ * Does a CPU of that mask run no thread of it? The kernel exports the word, but
+ * declares it for itself alone. Those without it are taken to run one.
+ */
+#ifdef FG_HAVE_TLBSTATE_SHARED
+struct tlb_state_shared {
+	bool is_lazy;
+};
+
+DECLARE_PER_CPU_SHARED_ALIGNED(struct tlb_state_shared, cpu_tlbstate_shared);
+
+static inline bool fg_cpu_lazy(int cpu)
+{
+	return READ_ONCE(per_cpu(cpu_tlbstate_shared, cpu).is_lazy);
+}
+#else
+static inline bool fg_cpu_lazy(int cpu)
+{
+	return false;
+}
 #endif
 
 #endif /* FG_COMPAT_H */

@@ -2,8 +2,9 @@
 /*
  * device.c - /dev/forkgate: checks what user space says and passes it on
  *
- * An open file has no state: the gate is always that of the calling process's
- * address space. Must not decide anything but whether arguments are valid.
+ * The gate is always that of the calling process's address space, never that of
+ * the file, whose only state is who polls it. Must not decide anything except
+ * whether arguments are valid.
  */
 
 #include <linux/compat.h>
@@ -12,6 +13,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/poll.h>
+#include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <asm/syscall.h>
 
@@ -71,20 +73,21 @@ static int fg_do_leave(struct fg_gate *gate, const struct forkgate_leave *leave)
 	return fg_leave(gate, leave);
 }
 
-static int fg_do_prepare(struct fg_gate *gate, struct forkgate_prepare *prepare,
+static int fg_do_prepare(struct fg_gate *gate, struct file *file,
+			 struct forkgate_prepare *prepare,
 			 struct forkgate_prepare __user *uarg)
 {
 	int ret;
 
 	if (!fg_domains_valid(prepare->domains) ||
-	    (prepare->flags & ~(FORKGATE_NONBLOCK | FORKGATE_ABSTIME)) ||
+	    (prepare->flags & ~(FORKGATE_NONBLOCK | FORKGATE_TIMED)) ||
 	    prepare->attempt > 32 ||
-	    (!(prepare->flags & FORKGATE_ABSTIME) && prepare->abstime))
+	    (!(prepare->flags & FORKGATE_TIMED) && prepare->timeout))
 		return -EINVAL;
-	ret = fg_prepare(gate, prepare);
+	ret = fg_prepare(gate, file->private_data, prepare);
 	if (ret == -ERESTARTNOINTR || !put_user(prepare->outcome, &uarg->outcome))
 		return ret;
-	/* Who does not learn of its ticket, or of its place, must not have it. */
+	/* Drop a ticket, or a place, whose outcome cannot be reported. */
 	if (!ret || ret == -EAGAIN)
 		fg_ticket_release(gate);
 	return -EFAULT;
@@ -135,7 +138,8 @@ static void fg_query(struct forkgate_query *query)
 		query->features |= FORKGATE_FEATURE_DEBUG;
 }
 
-static int fg_gate_call(unsigned int nr, union fg_arg *arg, void __user *uarg)
+static int fg_gate_call(struct file *file, unsigned int nr, union fg_arg *arg,
+			void __user *uarg)
 {
 	struct fg_gate *gate = fg_gate_get(current->mm);
 	int ret;
@@ -158,7 +162,7 @@ static int fg_gate_call(unsigned int nr, union fg_arg *arg, void __user *uarg)
 		ret = fg_do_leave(gate, &arg->leave);
 		break;
 	case _IOC_NR(FORKGATE_IOC_PREPARE):
-		ret = fg_do_prepare(gate, &arg->prepare, uarg);
+		ret = fg_do_prepare(gate, file, &arg->prepare, uarg);
 		break;
 	case _IOC_NR(FORKGATE_IOC_RELEASE):
 		ret = fg_ticket_release(gate);
@@ -180,7 +184,7 @@ static int fg_gate_call(unsigned int nr, union fg_arg *arg, void __user *uarg)
 	return ret;
 }
 
-static long fg_call(unsigned int cmd, void __user *uarg)
+static long fg_call(struct file *file, unsigned int cmd, void __user *uarg)
 {
 	unsigned int nr = _IOC_NR(cmd), size = _IOC_SIZE(cmd), known;
 	union fg_arg arg = {};
@@ -213,7 +217,7 @@ static long fg_call(unsigned int cmd, void __user *uarg)
 		ret = 0;
 		break;
 	default:
-		ret = fg_gate_call(nr, &arg, uarg);
+		ret = fg_gate_call(file, nr, &arg, uarg);
 	}
 
 	/* Those that wait told user space themselves what it may know. */
@@ -228,11 +232,11 @@ static long fg_call(unsigned int cmd, void __user *uarg)
 
 static long fg_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
-	return fg_call(cmd, (void __user *)arg);
+	return fg_call(file, cmd, (void __user *)arg);
 }
 
 /*
- * msync(mapping, 4096, MS_SYNC, request, argument): an ioctl without a
+ * msync(mapping, FORKGATE_UNIT_SIZE, MS_SYNC, request, argument): an ioctl without a
  * descriptor. msync(2) takes three arguments; the other two are in the
  * registers that a system call of five would use.
  */
@@ -242,35 +246,79 @@ static int fg_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 	void __user *uarg;
 	int ret;
 
-	if (start != 0 || end != FORKGATE_HEADER_SIZE - 1 ||
+	if (start != 0 || end != FORKGATE_UNIT_SIZE - 1 ||
 	    (current->flags & (PF_KTHREAD | PF_IO_WORKER)))
 		return -EINVAL;
 	syscall_get_arguments(current, task_pt_regs(current), args);
 	uarg = in_compat_syscall() ? compat_ptr(args[4]) :
 				     (void __user *)args[4];
-	ret = fg_call(args[3], uarg);
+	ret = fg_call(file, args[3], uarg);
 	return ret == -ENOIOCTLCMD ? -ENOTTY : ret;
 }
 
+/* Are so many watchers waiting that no more may be woken at once (rule 13)? */
+static bool fg_watched(struct fg_file *fgf)
+{
+	struct list_head *pos;
+	unsigned long irq;
+	int n = 0;
+
+	spin_lock_irqsave(&fgf->wait.lock, irq);
+	list_for_each(pos, &fgf->wait.head)
+		if (++n == FG_WATCHERS_MAX)
+			break;
+	spin_unlock_irqrestore(&fgf->wait.lock, irq);
+	return n == FG_WATCHERS_MAX;
+}
+
+/* A watcher too many is told to call now: it loses its sleep, nothing else. */
 static __poll_t fg_poll(struct file *file, poll_table *wait)
 {
+	struct fg_file *fgf = file->private_data;
 	struct fg_gate *gate;
 	__poll_t events;
 
-	poll_wait(file, &fg_poll_wait, wait);
+	if (!poll_does_not_wait(wait) && fg_watched(fgf))
+		return EPOLLIN | EPOLLRDNORM;
+	poll_wait(file, &fgf->wait, wait);
 	gate = current->mm ? fg_gate_get(current->mm) : NULL;
 	if (!gate)
 		return EPOLLERR;
-	events = fg_ticket_poll(gate);
+	events = fg_ticket_poll(gate, fgf);
 	fg_gate_put(gate);
 	return events;
 }
 
+static int fg_open(struct inode *inode, struct file *file)
+{
+	struct fg_file *fgf = kzalloc(sizeof(*fgf), GFP_KERNEL_ACCOUNT);
+
+	if (!fgf)
+		return -ENOMEM;
+	refcount_set(&fgf->ref, 1);
+	init_waitqueue_head(&fgf->wait);
+	file->private_data = fgf;
+	return 0;
+}
+
+static int fg_release(struct inode *inode, struct file *file)
+{
+	fg_file_put(file->private_data);
+	return 0;
+}
+
+static int fg_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	return fg_map(vma);
+}
+
 static const struct file_operations fg_fops = {
 	.owner = THIS_MODULE,
+	.open = fg_open,
+	.release = fg_release,
 	.unlocked_ioctl = fg_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
-	.mmap = fg_gate_mmap,
+	.mmap = fg_mmap,
 	.poll = fg_poll,
 	.fsync = fg_fsync,
 	.llseek = noop_llseek,
@@ -284,7 +332,7 @@ static struct miscdevice fg_device = {
 };
 
 /**
- * fg_device_init - user space may come
+ * fg_device_init - make the device
  *
  * Return: 0 or a negative error.
  */
@@ -294,8 +342,7 @@ int fg_device_init(void)
 }
 
 /**
- * fg_device_exit - nobody can come any more; nobody is here, files hold the
- * module
+ * fg_device_exit - remove the device; no file is open, files hold the module
  */
 void fg_device_exit(void)
 {

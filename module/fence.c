@@ -8,7 +8,7 @@
  *
  *   closed |= need (F2)			thread: E1 (or L1)
  *   (a) smp_mb()
- *   read mm_cpumask
+ *   read mm_cpumask, is_lazy
  *   (b) interrupt: smp_mb() on those CPUs		(b) between two of
  *   scan (F4)					its instructions
  *						E3 (or L3)
@@ -22,17 +22,28 @@
  * address space on a CPU that is not in the mask as read here either comes
  * there later and sees `closed`, or has left and its E1 is visible.
  *
+ * The same holds for a CPU that is in the mask but lazy, that is, runs a kernel
+ * thread or idles on this address space: (a) pairs with smp_mb() after is_lazy
+ * is cleared in switch_mm_irqs_off(), and before it is set there is the full
+ * barrier of the scheduler's lock. The kernel's own shootdowns leave these CPUs
+ * alone for the same reason. No other CPU is interrupted before Linux 6.13;
+ * since then a bit may outlive the thread's run on that CPU until the next
+ * shootdown.
+ *
+ * A process with one thread has no other CPU to tell: mm_users is one.
+ *
  * On x86 the mask is a superset of the CPUs that run the address space. Not
  * every architecture keeps it; there, all CPUs are interrupted.
  *
  * One fence of a gate at a time, so that many forking threads do not multiply
  * the interrupts; and never a lock that gates share, so that one process
- * cannot slow another.
+ * cannot slow another (rule 13).
  */
 
 #include <linux/mm_types.h>
 #include <linux/smp.h>
 
+#include "compat.h"
 #include "gate.h"
 
 static void fg_fence_cpu(void *unused)
@@ -40,42 +51,71 @@ static void fg_fence_cpu(void *unused)
 	smp_mb();	/* (b) */
 }
 
+static bool fg_fence_needed(int cpu, void *unused)
+{
+	return !fg_cpu_lazy(cpu);
+}
+
+/* The domains that wait for a fence, once all units say so; lock held. */
+static u32 fg_unfenced(struct fg_gate *gate)
+{
+	u32 domains = 0;
+	int d;
+
+	lockdep_assert_held(&gate->lock);
+
+	if (gate->published < gate->nr_units)
+		return 0;
+	for (fg_each_domain(d))
+		if (gate->domains[d].state == FG_DOMAIN_FENCING)
+			domains |= BIT(d);
+	return domains;
+}
+
 /**
- * fg_fence - F3: from here on a scan of @need misses nobody
- * @gate: a gate, referenced
- * @need: domains that the caller's phase has closed
+ * fg_fence - F3: from here on a scan misses no thread
+ * @gate: the gate of the calling process
  *
- * gate->fenced says afterwards whether the fence still means something: it
- * does not when the gate opened and closed meanwhile.
+ * Domains that were closed before the fence began go on to be scanned, unless
+ * the gate opened, and perhaps closed again, meanwhile.
  *
  * Context: may sleep.
  * Return: 0, or -EINTR when a signal came first.
  */
-int fg_fence(struct fg_gate *gate, u32 need)
+int fg_fence(struct fg_gate *gate)
 {
 	unsigned long irq;
-	u64 phase;
+	u64 opening;
+	u32 domains;
+	int d;
 
 	if (mutex_lock_interruptible(&gate->fence_mutex))
 		return -EINTR;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	phase = gate->events[FG_EVENT_PHASE];
-	need &= gate->closed & ~gate->fenced;
+	opening = gate->openings;
+	domains = fg_unfenced(gate);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	if (!need)
+	if (!domains)
 		goto out;
 
 	smp_mb();	/* (a) */
-	preempt_disable();
-	smp_call_function_many(IS_ENABLED(CONFIG_X86) ? mm_cpumask(gate->mm) :
-			       cpu_online_mask, fg_fence_cpu, NULL, true);
-	preempt_enable();
-	smp_mb();	/* (b), for this CPU */
+	if (atomic_read(&current->mm->mm_users) > 1) {
+		on_each_cpu_cond_mask(fg_fence_needed, fg_fence_cpu, NULL, true,
+				      fg_mm_cpus(current->mm));
+		smp_mb();	/* (b), for this CPU and for those left alone */
+	}
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (phase == gate->events[FG_EVENT_PHASE])
-		gate->fenced |= need & gate->closed;
+	if (opening == gate->openings) {
+		for (fg_each_domain(d)) {
+			if (!(domains & BIT(d)) ||
+			    gate->domains[d].state != FG_DOMAIN_FENCING)
+				continue;
+			gate->domains[d].state = FG_DOMAIN_SCANNING;
+			gate->domains[d].cursor = 0;
+		}
+	}
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 out:
 	mutex_unlock(&gate->fence_mutex);

@@ -1,174 +1,244 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * gate.h - the module's private header: its objects, their locks and
- * lifetimes, and what one file offers to the others.
+ * lifetimes, and what one file offers to the others
  *
  * Must not know about kprobes (hook.c), tracepoints of other subsystems
  * (lifecycle.c) or kernel versions (compat.h).
  *
+ * Objects and references:
+ *
+ *	fg_thread -> fg_slot -> fg_gate		counted, for life
+ *	fg_fork   -> fg_file			counted, while polled for
+ *	fg_slot   -> fg_thread (owner, actor)	cleared when the thread is
+ *						unlinked, under gate->lock
+ *	a pending gate->timer			holds the gate
+ *
  * Lock order, outermost first:
  *
- *	mmap_lock			vm_ops run under it
+ *	mmap_lock, task->alloc_lock	vm_ops and the exec hook run under them
  *	fg_gate.fence_mutex		one fence of a gate at a time
  *	fg_gate.lock			raw, interrupts off
- *	fg_gate_table.lock		raw, a leaf
- *	fg_thread_table.lock		raw, a leaf
- *	scheduler and timer base locks	wake_up_process(), mod_timer()
+ *	a bucket of the two tables	raw, a leaf
+ *	scheduler and timer base locks	wake_up_process(), timer_reduce()
  *
  * Locks that probe or tracepoint handlers take are raw because those handlers
  * must not sleep on PREEMPT_RT either.
+ *
+ * Rule 13: whatever runs under fg_gate.lock is bounded by one of the constants
+ * below, never by the number of threads, forkers or watchers.
  */
 #ifndef FG_GATE_H
 #define FG_GATE_H
 
 #include <linux/atomic.h>
+#include <linux/bits.h>
 #include <linux/ktime.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
+#include <linux/ratelimit.h>
 #include <linux/refcount.h>
 #include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/timer.h>
+#include <linux/timerqueue.h>
 #include <linux/wait.h>
-#include <linux/workqueue.h>
 
 #include <linux/forkgate.h>
 
 #define FG_NR_DOMAINS		2
-#define FG_SLOTS_PER_PAGE	(PAGE_SIZE / FORKGATE_SLOT_SIZE)
-#define FG_SLOT_PAGES		(FORKGATE_SLOTS / FG_SLOTS_PER_PAGE)
+#define FG_NR_NEEDS		(FORKGATE_DOMAINS + 1)
 #define FG_NO_SLOT		(-1)
 
-/* Newcomers counted in, or slots scanned, before the gate's lock is dropped */
-#define FG_RELEASE_BATCH	16
-#define FG_SCAN_BATCH		256
+/* What is done before the gate's lock is dropped */
+#define FG_RELEASE_BATCH	16	/* blocked threads counted in */
+#define FG_GRANT_BATCH		16	/* forkers granted */
+#define FG_EXPIRE_BATCH		16	/* deadlines handled */
+#define FG_SCAN_BATCH		4	/* units scanned */
+#define FG_CLOSE_BATCH		64	/* units that get the closed word */
+
+/* Watchers of an open file that are woken; poll() never sleeps for more. */
+#define FG_WATCHERS_MAX		256
+
+#define fg_each_domain(d)	(d) = 0; (d) < FG_NR_DOMAINS; (d)++
 
 /**
  * enum fg_fork_state - where a forker is
  * @FG_FORK_NONE: not a forker
- * @FG_FORK_QUEUED: in gate->queue, for the next phase
- * @FG_FORK_DRAINING: in gate->phase, waits until others left their sections
- * @FG_FORK_TICKET: in gate->phase, granted, in user mode until the deadline
- * @FG_FORK_COPYING: in gate->phase, the kernel copies
+ * @FG_FORK_WAITING: in the phase, or queued for the next (fg_fork_queued())
+ * @FG_FORK_TICKET: in the phase, granted, in user mode until its deadline
+ * @FG_FORK_COPYING: in the phase, granted, the kernel copies
  */
 enum fg_fork_state {
 	FG_FORK_NONE,
-	FG_FORK_QUEUED,
-	FG_FORK_DRAINING,
+	FG_FORK_WAITING,
 	FG_FORK_TICKET,
 	FG_FORK_COPYING,
 };
 
 /**
- * enum fg_entry_state - where a thread is that had to wait to enter
- * @FG_ENTRY_NONE: does not wait
- * @FG_ENTRY_BLOCKED: in gate->blocked[] or gate->released
- * @FG_ENTRY_ADMITTED: counted in by whoever released it
- * @FG_ENTRY_VOID: the gate is gone
+ * enum fg_fork_driver - who brings a forker on
+ * @FG_BY_CALLER: its thread, which is in the kernel, running or asleep
+ * @FG_BY_POLL: its thread's next call, which poll() tells it to make
+ * @FG_BY_NUDGE: the same, and poll() has been told
+ * @FG_BY_RESTART: a call that a signal interrupted; the place is kept for it
  */
-enum fg_entry_state {
-	FG_ENTRY_NONE,
-	FG_ENTRY_BLOCKED,
-	FG_ENTRY_ADMITTED,
-	FG_ENTRY_VOID,
+enum fg_fork_driver {
+	FG_BY_CALLER,
+	FG_BY_POLL,
+	FG_BY_NUDGE,
+	FG_BY_RESTART,
+};
+
+/* What a forker waits for. The lists of waiting forkers are kept apart by it. */
+enum fg_fork_kind {
+	FG_CLONE,
+	FG_TICKET,
+	FG_POLLED_TICKET,
+	FG_NR_KINDS,
 };
 
 /**
+ * enum fg_past - what the last prepare means for the clone that follows it
+ * @FG_PAST_NONE: nothing
+ * @FG_PAST_PREPARED: libc's locks may be held: it waits for patience at most,
+ *	and its failure says "prepare again"
+ * @FG_PAST_WAITED: the prepare timed out; what it slept counts
+ * @FG_PAST_UNSAFE: the prepare timed out, and the policy says to go ahead
+ */
+enum fg_past {
+	FG_PAST_NONE,
+	FG_PAST_PREPARED,
+	FG_PAST_WAITED,
+	FG_PAST_UNSAFE,
+};
+
+#define FG_NO_EDGE	(-1)
+
+/**
  * struct fg_fork - a thread as a forker; all under gate->lock
- * @node: in gate->phase or gate->queue, unless @state is FG_FORK_NONE
+ * @node: in gate->forkers unless @state is FG_FORK_NONE
+ * @wait: in a list of gate->phase or gate->queue while FG_FORK_WAITING, except
+ *	with FG_BY_RESTART
+ * @notify: in gate->notify while poll() has to be told
+ * @deadline: in gate->deadlines while its place or ticket has an end
  * @state: where it is
+ * @driver: who brings it on
+ * @kind: what it waits for
+ * @past: what its last prepare left
+ * @past_until: ns, when that ends
+ * @past_slept: ns that prepare has slept
  * @need: domains that must be idle for it
- * @cursor: slots below were found idle in @need and stay so
- * @ticket: it is a prepare, not (yet) a clone
- * @nonblock: nobody sleeps for it, the gate's work brings it on; until its
- *	holder was told that it is granted
- * @sleeping: its thread sleeps for it, in fg_fork_wait()
- * @barred: it was granted in this wait and has to be granted again; those that
- *	the first grant kept out go on as soon as it has to wait
- * @turn: its scan is complete, only the other forkers are in its way
- * @kick: woken; checked between announcing the sleep and sleeping
- * @expired: its ticket ran out since; the next clone waits for patience only
- * @unsafe: the policy let its prepare, or its clone, go ahead unsafe
+ * @edge: its place in gate->edges while it sleeps or is polled for, FG_NO_EDGE
+ * @phase: number of its phase, see fg_fork_queued()
+ * @order: of arrival
  * @patience: ns, doubles with every yield
- * @deadline: ns, when its place or its ticket ends while in user mode; 0 never
  * @since: ns, when it began to wait
  * @slept: ns it has slept in this wait, across restarts
  * @limit: ns it may sleep in this wait
  * @left_at: user stack pointer of the wait that a signal interrupted last, by
  *	which its restart is known; 0 if there is none. Outlives the place.
  * @left_slept: what that wait had slept
+ * @left_since: when it began
+ * @file: whose poll() is told, a reference; NULL unless polled for
  */
 struct fg_fork {
 	struct list_head node;
+	struct list_head wait;
+	struct list_head notify;
+	struct timerqueue_node deadline;
 	enum fg_fork_state state;
+	enum fg_fork_driver driver;
+	enum fg_fork_kind kind;
+	enum fg_past past;
+	u64 past_until;
+	u64 past_slept;
 	u32 need;
-	u32 cursor;
-	bool ticket;
-	bool nonblock;
-	bool sleeping;
-	bool kick;
-	bool turn;
-	bool barred;
-	bool expired;
-	bool unsafe;
+	int edge;
+	u64 phase;
+	u64 order;
 	u64 patience;
-	u64 deadline;
 	u64 since;
 	u64 slept;
 	u64 limit;
 	unsigned long left_at;
 	u64 left_slept;
+	u64 left_since;
+	struct fg_file *file;
 };
 
 /**
- * struct fg_entry - a thread that waits to enter; all under gate->lock
- * @node: in gate->blocked[@nested] or gate->released while FG_ENTRY_BLOCKED
+ * enum fg_entry_state - where a thread is that has to wait to enter
+ * @FG_ENTRY_BLOCKED: in gate->blocked or gate->released
+ * @FG_ENTRY_ADMITTED: counted in by whoever released it
+ * @FG_ENTRY_VOID: the gate, or the thread's place in it, is gone
+ */
+enum fg_entry_state {
+	FG_ENTRY_BLOCKED,
+	FG_ENTRY_ADMITTED,
+	FG_ENTRY_VOID,
+};
+
+/**
+ * struct fg_entry - a call that waits to enter; on its stack, under gate->lock
+ * @node: in gate->blocked[@rank][@want] or gate->released while BLOCKED
+ * @thr: the thread
  * @state: where it is
+ * @rank: FG_NEWCOMER or FG_NESTED
+ * @want: domains it enters
+ * @batch: gate->batch[@rank][@want] when it was blocked; differs once released
  * @levels: to add to its slot upon admission
  * @since: ns, when it came
- * @nested: it was inside a section already, only a copy keeps it out
- * @let_go: it was released by itself
- * @batch: gate->batch[@nested] when it was blocked; differs once all of
- *	gate->blocked[@nested] was released
  */
 struct fg_entry {
 	struct list_head node;
+	struct fg_thread *thr;
 	enum fg_entry_state state;
+	u32 rank;
+	u32 want;
+	u64 batch;
 	u32 levels[FG_NR_DOMAINS];
 	u64 since;
-	bool nested;
-	bool let_go;
-	u64 batch;
 };
 
-struct dentry;
-struct fg_gate;
+/* How a blocked thread came: in no section before, or inside one */
+#define FG_NEWCOMER	0
+#define FG_NESTED	1
+#define FG_NR_RANKS	2
 
 /**
- * struct fg_thread - what the kernel knows of a thread of a gated process
+ * struct fg_clone - a clone under way, on the stack of fg_clone() in hook.c
+ * @thr: the forker, a reference
+ * @flags: of the clone
+ * @need: domains it copies
+ * @child: the gate made for the child, until the child's mapping takes it
+ * @stand_in: a vfork child's fg_thread, a reference
+ */
+struct fg_clone {
+	struct fg_thread *thr;
+	u64 flags;
+	u32 need;
+	struct fg_gate *child;
+	struct fg_thread *stand_in;
+};
+
+/**
+ * struct fg_thread - a task of a gated process
  * @ref: one for being linked, one for every call in progress
  * @rcu: freed after a grace period, the table is read under RCU
- * @hash: in the table of threads, by @task
+ * @hash: in the table of threads, by @task, while linked
  * @task: the thread. Not a reference: the exit hook unlinks first
  * @pid: for blame, a reference
- * @gate: a reference, for life
+ * @slot: where it counts, a reference, for life; a vfork child's is its
+ *	parent's
  * @node: in gate->threads while linked; under gate->lock
- * @linked: under gate->lock
- * @slot: its slot, or FG_NO_SLOT; under gate->lock
- * @stand_in: the vfork child that stands for this thread's slot, not a
- *	reference, valid while that child is linked; under gate->lock
- * @stands_for: the other direction, likewise
  * @fork: this thread as a forker
- * @entry: this thread waiting to enter
- * @copying: between grant and return of its clone. This and the next three
- *	belong to the thread itself; vm_ops->open and the fork hook run in it.
- * @vfork: that clone is a vfork
- * @child: the gate made for the child, until the child's mapping takes it
- * @alias: the vfork child's fg_thread, until the child takes it
+ * @clone: its clone between grant and return; of the thread itself, in which
+ *	vm_ops->open and the fork hook run
  *
- * Born by registration or by the first clone of an unregistered thread (or,
- * for the heir of a copied gate, by its parent's clone); unlinked by
- * unregistration, exit, exec or the end of the gate, whichever is first.
+ * Born by registration or by the first clone of an unregistered thread (or, for
+ * a child, by its parent's clone); unlinked by unregistration, exit, exec or
+ * the end of the gate, whichever is first.
  */
 struct fg_thread {
 	refcount_t ref;
@@ -176,35 +246,56 @@ struct fg_thread {
 	struct hlist_node hash;
 	struct task_struct *task;
 	struct pid *pid;
-	struct fg_gate *gate;
+	struct fg_slot *slot;
 	struct list_head node;
-	bool linked;
-	int slot;
-	struct fg_thread *stand_in;
-	struct fg_thread *stands_for;
 	struct fg_fork fork;
-	struct fg_entry entry;
-	bool copying;
-	bool vfork;
-	struct fg_gate *child;
-	struct fg_thread *alias;
+	struct fg_clone *clone;
 };
 
 /**
- * struct fg_slot_page - one page of slots
- * @page: the memory, mapped by user space on demand
- * @slots: the same, as the kernel sees it. User space may write anything
- *	there at any time.
- * @used: a bit for every slot that has an owner; under gate->lock
- * @owner: its owner; under gate->lock
+ * struct fg_slot - the kernel's side of a slot
+ * @ref: one for each fg_thread that counts, or counted, here
+ * @gate: a reference, for life
+ * @nr: number of the slot, FG_NO_SLOT before registration and after the owner
+ * @owner: the thread it belongs to; who goes takes it along
+ * @actor: the thread that runs: the owner, or the innermost of its vfork
+ *	children while all others are suspended. NULL from its end until its
+ *	parent goes on.
+ * @counted: domains in which the gate has counted it inside
+ * @opening: gate->openings when @counted was true
  *
- * Lives as long as the gate.
+ * All but the first two under gate->lock.
  */
-struct fg_slot_page {
+struct fg_slot {
+	refcount_t ref;
+	struct fg_gate *gate;
+	int nr;
+	struct fg_thread *owner;
+	struct fg_thread *actor;
+	u32 counted;
+	u64 opening;
+};
+
+/* A unit as user space sees it, which may write anything there at any time */
+struct fg_shared {
+	struct forkgate_header header;
+	struct forkgate_slot slots[FORKGATE_UNIT_SLOTS];
+};
+
+/**
+ * struct fg_unit - a unit of slots
+ * @page: the memory, mapped by user space on demand
+ * @shared: the same, as the kernel sees it
+ * @used: a bit for every slot that has an owner; under gate->lock
+ * @slots: those; under gate->lock
+ *
+ * Lives as long as the gate's mapping.
+ */
+struct fg_unit {
 	struct page *page;
-	struct forkgate_slot *slots;
+	struct fg_shared *shared;
 	u64 used;
-	struct fg_thread *owner[FG_SLOTS_PER_PAGE];
+	struct fg_slot *slots[FORKGATE_UNIT_SLOTS];
 };
 
 /* What is counted, for each gate and for the machine; see struct forkgate_state */
@@ -230,152 +321,12 @@ enum fg_time {
 };
 
 /**
- * struct fg_gate - the gate of one address space
- * @ref: one for being alive (mapped), one for every fg_thread and every call
- * @free_work: frees it, after a grace period, in process context
- * @hash: in the table of gates, by @mm
- * @mm: whose gate it is; holds mm_count, so that the struct stays valid
- * @lock: protects everything below that does not say otherwise
- * @vmas: mappings; the last one's end is the gate's
- * @dead: no mapping any more: nobody waits here, nothing is promised
- * @header_page: page 0 of the mapping
- * @header: the same, as the kernel sees it; written only
- * @pages: FG_SLOT_PAGES pointers, set once (under @lock), never cleared
- * @top: no slot from here on ever had an owner
- * @threads: linked threads
- * @nr_threads: how many of them have a slot
- * @nr_blocked: entries in @blocked and @released
- * @heir: in a copied gate, the thread that its parent's clone made for it,
- *	until lifecycle.c says which task that is
- * @bypassed: made by a copy that the hook did not see; @heir counts in
- *	fg_copies until it is adopted
- * @closed: what header->closed says
- * @fenced: domains in @closed of which every running thread is known to know
- * @granted: somebody was granted in this phase: no more joining
- * @strict: this phase keeps newcomers of either domain out
- * @phase: the forkers of this phase
- * @queue: the forkers of the next
- * @patience: ns, of this phase; 0 keeps no newcomer out
- * @yield_at: ns, when the drain yields next
- * @closed_at: ns, when this phase began
- * @blocked: entries that wait, [0] newcomers, [1] nested
- * @released: entries let go but not yet counted in. Nothing is granted and
- *	no phase begins while there are any.
- * @batch: counts releases of all of @blocked[i]
- * @timer: yields, and ends places and tickets
- * @fence_mutex: see the lock order; protects nothing but its section
- * @advance: brings tickets on for which nobody sleeps; holds a reference
- * @policy: see forkgate(4)
- * @events: how often each happened
+ * struct fg_blame - what a thread is inside of
+ * @pid: the thread, a reference; NULL without one
+ * @domains: the domains
+ * @site: code address of its last entry
+ * @label: printable name of the section, may be empty
  */
-struct fg_gate {
-	refcount_t ref;
-	struct rcu_work free_work;
-	struct hlist_node hash;
-	struct mm_struct *mm;
-
-	raw_spinlock_t lock;
-	unsigned int vmas;
-	bool dead;
-
-	struct page *header_page;
-	struct forkgate_header *header;
-	struct fg_slot_page **pages;
-	u32 top;
-
-	struct list_head threads;
-	u32 nr_threads;
-	u32 nr_blocked;
-	struct fg_thread *heir;
-	bool bypassed;
-
-	u32 closed;
-	u32 fenced;
-	bool granted;
-	bool strict;
-	struct list_head phase;
-	struct list_head queue;
-	u64 patience;
-	u64 yield_at;
-	u64 closed_at;
-	struct list_head blocked[2];
-	struct list_head released;
-	u64 batch[2];
-
-	struct timer_list timer;
-	struct mutex fence_mutex;	/* one fence at a time */
-	struct work_struct advance;
-	struct forkgate_policy policy;
-	u64 events[FG_NR_EVENTS];
-};
-
-extern struct workqueue_struct *fg_wq;
-extern wait_queue_head_t fg_poll_wait;
-extern atomic_t fg_copies;
-
-/* mm.c: gates, their pages, their lives */
-struct fg_gate *fg_gate_find_rcu(struct mm_struct *mm);
-struct fg_gate *fg_gate_get(struct mm_struct *mm);
-void fg_gate_put(struct fg_gate *gate);
-struct fg_gate *fg_gate_copy(struct fg_thread *thr, gfp_t gfp);
-void fg_gate_discard(struct fg_gate *gate);
-struct fg_thread *fg_gate_heir(struct fg_gate *gate);
-int fg_gate_mmap(struct file *file, struct vm_area_struct *vma);
-struct fg_slot_page *fg_slot_page(struct fg_gate *gate, u32 index);
-void fg_gates_for_each(void (*fn)(struct fg_gate *gate, void *arg), void *arg);
-
-/* thread.c: threads and slots */
-struct fg_thread *fg_thread_find(struct task_struct *task);
-struct fg_thread *fg_thread_get(struct fg_gate *gate);
-struct fg_thread *fg_thread_alloc(struct fg_gate *gate, gfp_t gfp);
-void fg_thread_put(struct fg_thread *thr);
-void fg_thread_adopt(struct fg_thread *thr, struct task_struct *task);
-void fg_thread_unlink(struct fg_thread *thr, bool gone);
-void fg_thread_stand_in(struct fg_thread *parent, struct fg_thread *child,
-			struct task_struct *task);
-int fg_thread_register(struct fg_gate *gate, struct forkgate_register *reg);
-int fg_thread_unregister(struct fg_gate *gate);
-
-/* gate.c: the protocol */
-struct forkgate_slot *fg_slot(struct fg_gate *gate, int slot);
-u32 fg_slot_inside(const struct forkgate_slot *slot);
-struct fg_thread *fg_slot_owner(struct fg_gate *gate, u32 *slot);
-void fg_slot_left(struct fg_gate *gate, int slot);
-void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr);
-void fg_phase_widen(struct fg_gate *gate, struct fg_thread *thr, u32 need);
-void fg_phase_unbar(struct fg_gate *gate);
-void fg_phase_leave(struct fg_gate *gate, struct fg_thread *thr);
-int fg_phase_try(struct fg_gate *gate, struct fg_thread *thr);
-bool fg_phase_circular(struct fg_gate *gate, struct fg_thread *thr);
-void fg_gate_arm(struct fg_gate *gate);
-void fg_gate_advance(struct fg_gate *gate);
-void fg_gate_end(struct fg_gate *gate);
-void fg_gate_timer(struct timer_list *timer);
-bool fg_release(struct fg_gate *gate);
-void fg_release_all(struct fg_gate *gate);
-int fg_enter(struct fg_gate *gate, struct forkgate_enter *enter,
-	     struct forkgate_enter __user *uenter);
-int fg_leave(struct fg_gate *gate, const struct forkgate_leave *leave);
-
-/* Results of fg_phase_try() */
-#define FG_GRANTED	0
-#define FG_WAIT		1 /* somebody is inside, or it is another's turn */
-#define FG_MORE		2 /* end of a scan batch: drop the lock, call again */
-#define FG_FENCE	3 /* fg_fence(), then call again */
-
-/* fence.c */
-int fg_fence(struct fg_gate *gate, u32 need);
-
-/* fork.c: clones and tickets */
-int fg_fork_begin(u64 clone_flags, struct fg_thread **thrp);
-void fg_fork_end(struct fg_thread *thr, long ret);
-void fg_fork_copied(struct fg_thread *thr);
-int fg_prepare(struct fg_gate *gate, struct forkgate_prepare *prepare);
-int fg_ticket_release(struct fg_gate *gate);
-__poll_t fg_ticket_poll(struct fg_gate *gate);
-void fg_advance(struct work_struct *work);
-
-/* blame.c: who is waited for */
 struct fg_blame {
 	struct pid *pid;
 	u32 domains;
@@ -383,22 +334,313 @@ struct fg_blame {
 	char label[FORKGATE_LABEL_SIZE + 1];
 };
 
-void fg_blame_slot(struct fg_gate *gate, u32 slot, struct fg_blame *blame);
+/**
+ * enum fg_domain_state - how much of the closing of a domain is done
+ * @FG_DOMAIN_OPEN: no forker of the phase needs it
+ * @FG_DOMAIN_FENCING: closed, but not every running thread knows (F3)
+ * @FG_DOMAIN_SCANNING: units below the cursor are scanned (F4)
+ * @FG_DOMAIN_COUNTED: the gate knows every thread inside
+ */
+enum fg_domain_state {
+	FG_DOMAIN_OPEN,
+	FG_DOMAIN_FENCING,
+	FG_DOMAIN_SCANNING,
+	FG_DOMAIN_COUNTED,
+};
+
+/**
+ * struct fg_domain - a domain in the current phase; under gate->lock
+ * @state: how much of its closing is done
+ * @cursor: the next unit to scan
+ * @inside: slots counted inside
+ * @sole: exclusive or of their addresses: the one, if there is one
+ * @holds: granted forkers that need it
+ */
+struct fg_domain {
+	enum fg_domain_state state;
+	u32 cursor;
+	u32 inside;
+	unsigned long sole;
+	u32 holds;
+};
+
+/**
+ * struct fg_crowd - forkers of one phase; under gate->lock
+ * @waiting: those that wait, by need and kind, in order of arrival
+ * @nr: all of them, also the granted and those with a kept place
+ * @drains: how many of them wait for each domain
+ * @patience: ns, the longest of them
+ */
+struct fg_crowd {
+	struct list_head waiting[FG_NR_NEEDS][FG_NR_KINDS];
+	u32 nr;
+	u32 drains[FG_NR_DOMAINS];
+	u64 patience;
+};
+
+/**
+ * enum fg_joining - who may join the phase
+ * @FG_JOIN_ALL: every forker; nobody was granted yet
+ * @FG_JOIN_INSIDE: those inside a section, for which the phase may be waiting,
+ *	and without patience all, since a drain keeps no newcomer out then
+ * @FG_JOIN_NONE: no one, since a thread was kept out through a grant
+ */
+enum fg_joining {
+	FG_JOIN_ALL,
+	FG_JOIN_INSIDE,
+	FG_JOIN_NONE,
+};
+
+/**
+ * struct fg_gate - the gate of one address space
+ * @ref: one for being mapped, one for every fg_slot, call and pending timer
+ * @rcu: freed after a grace period, the table is read under RCU
+ * @hash: in the table of gates, by @mm, while mapped
+ * @mm: whose gate it is. Not a reference: the mapping's end comes first
+ * @lock: protects everything below that does not say otherwise
+ * @vmas: mappings; the last one's end is the gate's
+ * @dead: no mapping any more: no one waits here, nothing is promised
+ * @units: @nr_units pointers, of which the array has room for @max_units
+ * @unit: the array of a gate with one unit
+ * @nr_units: units below have been in use
+ * @max_units: 1 or FORKGATE_UNITS
+ * @free: no unit below has a free slot
+ * @copy: FORKGATE_COPY_*, for the units' headers
+ * @threads: linked threads
+ * @nr_threads: slots with an owner
+ * @nr_blocked: entries in @blocked and @released
+ * @heir: in a copied gate, the thread that its parent's clone made for it,
+ *	until lifecycle.c says which task that is; a reference
+ * @closed: what the units' headers say, or will say
+ * @published: units below have that
+ * @openings: counts openings
+ * @domains: the domains
+ * @strict: this phase keeps newcomers of either domain out
+ * @joining: who may join the phase
+ * @phase: the forkers of this phase
+ * @queue: the forkers of the next
+ * @phase_nr: number of this phase
+ * @order: counts arrivals
+ * @forkers: all forkers, for blame
+ * @nr_tickets: granted tickets: at most one
+ * @nr_copies: copies in progress
+ * @edges: waiting forkers by what they need and are inside of
+ * @yield_at: ns, when the drain yields next
+ * @closed_at: ns, when this phase began
+ * @blocked: entries that wait, by rank and domains
+ * @released: entries let go but not yet counted in. Nothing is granted and no
+ *	phase begins while there are any.
+ * @batch: counts releases of all of @blocked[i][j]
+ * @notify: forkers whose poll() has to be told
+ * @deadlines: ends of places and tickets
+ * @timer: runs when one of these, or the patience, ends
+ * @fence_mutex: see the lock order; protects nothing but its section
+ * @policy: see forkgate(4)
+ * @events: how often each happened
+ * @messages: limits the messages about this gate
+ * @report: an abandonment, for the timer to log, while @report.pid is set
+ */
+struct fg_gate {
+	refcount_t ref;
+	struct rcu_head rcu;
+	struct hlist_node hash;
+	struct mm_struct *mm;
+
+	raw_spinlock_t lock;
+	unsigned int vmas;
+	bool dead;
+
+	struct fg_unit **units;
+	struct fg_unit *unit;
+	u32 nr_units;
+	u32 max_units;
+	u32 free;
+	u32 copy;
+
+	struct list_head threads;
+	u32 nr_threads;
+	u32 nr_blocked;
+	struct fg_thread *heir;
+
+	u32 closed;
+	u32 published;
+	u64 openings;
+	struct fg_domain domains[FG_NR_DOMAINS];
+	bool strict;
+	enum fg_joining joining;
+	struct fg_crowd phase;
+	struct fg_crowd queue;
+	u64 phase_nr;
+	u64 order;
+	struct list_head forkers;
+	u32 nr_tickets;
+	u32 nr_copies;
+	u32 edges[FG_NR_NEEDS * FG_NR_NEEDS];
+	u64 yield_at;
+	u64 closed_at;
+	struct list_head blocked[FG_NR_RANKS][FG_NR_NEEDS];
+	struct list_head released;
+	u64 batch[FG_NR_RANKS][FG_NR_NEEDS];
+
+	struct list_head notify;
+	struct timerqueue_head deadlines;
+	struct timer_list timer;
+	struct mutex fence_mutex;	/* one fence at a time */
+	struct forkgate_policy policy;
+	u64 events[FG_NR_EVENTS];
+	struct ratelimit_state messages;
+	struct fg_blame report;
+};
+
+/**
+ * struct fg_file - an open file of the device
+ * @ref: one for the file, one for each forker whose poll() it tells
+ * @rcu: freed after a grace period
+ * @wait: who polls
+ */
+struct fg_file {
+	refcount_t ref;
+	struct rcu_head rcu;
+	wait_queue_head_t wait;
+};
+
+/* gate.c: gates and their lives */
+extern atomic_t fg_nr_gates;
+
+void fg_gates_init(void);
+struct fg_gate *fg_gate_find_rcu(struct mm_struct *mm);
+struct fg_gate *fg_gate_get(struct mm_struct *mm);
+void fg_gate_put(struct fg_gate *gate);
+struct fg_gate *fg_gate_alloc(gfp_t gfp);
+struct fg_gate *fg_gate_copy(struct fg_thread *thr, struct fg_gate *parent,
+			     gfp_t gfp);
+void fg_gate_mark_copy(struct fg_gate *gate, u32 copy);
+void fg_gate_attach(struct fg_gate *gate, struct mm_struct *mm);
+void fg_gate_detach(struct fg_gate *gate);
+void fg_gate_discard(struct fg_gate *gate);
+void fg_gates_for_each(void (*fn)(struct fg_gate *gate, void *arg), void *arg);
+
+/* map.c: the memory shared with user space */
+struct vm_area_struct;
+struct fg_unit *fg_unit_alloc(u32 copy, gfp_t gfp);
+void fg_unit_free(struct fg_unit *unit);
+int fg_unit_add(struct fg_gate *gate, u32 index, gfp_t gfp);
+int fg_map(struct vm_area_struct *vma);
+
+/* thread.c: threads and their slots */
+extern atomic_t fg_nr_threads;
+
+void fg_threads_init(void);
+struct fg_thread *fg_thread_find(struct task_struct *task);
+struct fg_thread *fg_thread_get(struct fg_gate *gate);
+struct fg_thread *fg_thread_alloc(struct fg_gate *gate, struct fg_slot *slot,
+				  gfp_t gfp);
+void fg_thread_put(struct fg_thread *thr);
+void fg_thread_adopt(struct fg_thread *heir, struct task_struct *task);
+void fg_thread_stand_in(struct fg_thread *child, struct task_struct *task);
+void fg_thread_resume(struct fg_clone *clone);
+void fg_thread_unlink(struct fg_thread *thr, bool gone);
+int fg_thread_register(struct fg_gate *gate, struct forkgate_register *reg);
+int fg_thread_unregister(struct fg_gate *gate);
+
+/* entry.c: K1 to K6, who may be inside a section */
+struct forkgate_slot *fg_shared_slot(struct fg_gate *gate, int nr);
+u32 fg_depth_domains(const struct forkgate_slot *slot);
+u32 fg_thread_inside(struct fg_thread *thr);
+u32 fg_barred(struct fg_gate *gate, struct fg_thread *thr);
+void fg_count_inside(struct fg_gate *gate, struct fg_slot *slot, u32 domains);
+void fg_uncount(struct fg_gate *gate, struct fg_slot *slot, u32 domains);
+void fg_slot_left(struct fg_gate *gate, struct fg_slot *slot);
+void fg_release_unbarred(struct fg_gate *gate);
+void fg_release_newcomers(struct fg_gate *gate);
+void fg_release_blocked(struct fg_gate *gate);
+bool fg_any_blocked(struct fg_gate *gate, u32 rank);
+bool fg_release_batch(struct fg_gate *gate);
+int fg_enter(struct fg_gate *gate, struct forkgate_enter *enter,
+	     struct forkgate_enter __user *uenter);
+int fg_leave(struct fg_gate *gate, const struct forkgate_leave *leave);
+
+/* phase.c: F2, F4, F6, F7 and K7, who may copy */
+bool fg_fork_queued(struct fg_gate *gate, struct fg_thread *thr);
+void fg_phase_close(struct fg_gate *gate, u32 domains);
+void fg_phase_strict(struct fg_gate *gate);
+void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr);
+void fg_phase_again(struct fg_gate *gate, struct fg_thread *thr, u32 need,
+		    enum fg_fork_kind kind, enum fg_fork_driver driver);
+void fg_phase_force(struct fg_gate *gate, struct fg_thread *thr);
+void fg_phase_leave(struct fg_gate *gate, struct fg_thread *thr);
+void fg_phase_run(struct fg_gate *gate);
+bool fg_phase_verify(struct fg_gate *gate, struct fg_thread *thr);
+bool fg_phase_unready(struct fg_gate *gate);
+bool fg_phase_step(struct fg_gate *gate);
+bool fg_phase_may_yield(struct fg_gate *gate);
+void fg_phase_yield(struct fg_gate *gate, u64 now);
+bool fg_phase_circular(struct fg_gate *gate, struct fg_thread *thr);
+void fg_phase_edge(struct fg_gate *gate, struct fg_thread *thr);
+void fg_phase_no_edge(struct fg_gate *gate, struct fg_thread *thr);
+void fg_gate_end(struct fg_gate *gate);
+
+/* fence.c: F3 */
+int fg_fence(struct fg_gate *gate);
+
+/* timer.c: what happens when time is over, and what has to wait for a context */
+void fg_deadline_set(struct fg_gate *gate, struct fg_thread *thr, u64 ns);
+void fg_deadline_clear(struct fg_gate *gate, struct fg_thread *thr);
+void fg_timer_arm(struct fg_gate *gate);
+void fg_timer_kick(struct fg_gate *gate);
+void fg_timer_end(struct fg_gate *gate);
+void fg_timer(struct timer_list *timer);
+void fg_settle(struct fg_gate *gate);
+void fg_settle_atomic(struct fg_gate *gate);
+
+/* fork.c: clones */
+int fg_fork_begin(u64 clone_flags, struct fg_clone *clone);
+void fg_fork_copied(struct fg_thread *thr);
+void fg_fork_end(struct fg_clone *clone, long ret);
+enum fg_past fg_fork_past(const struct fg_fork *fork);
+void fg_fork_leave_past(struct fg_gate *gate, struct fg_fork *fork,
+			enum fg_past past);
+void fg_fork_resume(struct fg_fork *fork);
+void fg_fork_unpoll(struct fg_fork *fork);
+int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 end);
+bool fg_fork_failed(struct fg_gate *gate, struct fg_thread *thr, int why,
+		    bool may_proceed, bool quiet);
+void fg_fork_drop(struct fg_gate *gate, struct fg_thread *thr);
+void fg_outcome(struct fg_gate *gate, struct fg_thread *thr, u32 outcome);
+
+/* ticket.c: prepare, release, poll */
+int fg_prepare(struct fg_gate *gate, struct fg_file *file,
+	       struct forkgate_prepare *prepare);
+int fg_ticket_release(struct fg_gate *gate);
+__poll_t fg_ticket_poll(struct fg_gate *gate, struct fg_file *file);
+void fg_poll_notify(struct fg_gate *gate, struct fg_thread *thr);
+bool fg_poll_wake(struct fg_gate *gate);
+void fg_file_put(struct fg_file *file);
+
+/* blame.c: who is waited for */
+void fg_blame_slot(struct fg_gate *gate, struct fg_slot *slot,
+		   struct fg_blame *blame);
 bool fg_blame_fork(struct fg_gate *gate, struct fg_thread *thr,
 		   struct fg_blame *blame);
 void fg_blame_drop(struct fg_blame *blame);
+bool fg_may_log(struct fg_gate *gate);
+void fg_label(const struct forkgate_slot *slot, char *label);
 int fg_state(struct fg_gate *gate, struct forkgate_state *state);
-void fg_blame_init(void);
-void fg_blame_exit(void);
+bool fg_slots_inside(struct fg_gate *gate, u32 *unit,
+		     void (*fn)(struct fg_slot *slot, void *arg), void *arg);
 
 /* stats.c: what happened how often, and how long it took */
+struct dentry;
 extern const char * const fg_event_names[FG_NR_EVENTS];
 void fg_count(struct fg_gate *gate, enum fg_event event);
-void fg_took(enum fg_time what, u64 ns);
+void fg_account(enum fg_time what, u64 ns);
 void fg_stats_init(struct dentry *dir);
 
+/* debugfs.c: all gates, for root */
+void fg_debugfs_init(void);
+void fg_debugfs_exit(void);
+
 /* hook.c: the way into the clone path; the only file that knows how */
-struct kernel_clone_args;
 int fg_hook_init(void);
 void fg_hook_exit(void);
 void fg_hook_health(struct forkgate_health *health);
@@ -442,6 +684,17 @@ static inline void fg_step_init(struct dentry *dir) { }
 static inline u64 fg_saturated_add(u64 a, u64 b)
 {
 	return a + b < a ? FORKGATE_FOREVER : a + b;
+}
+
+static inline struct fg_gate *fg_thread_gate(struct fg_thread *thr)
+{
+	return thr->slot->gate;
+}
+
+/* Is @thr the thread that runs with its slot? gate->lock is held. */
+static inline bool fg_thread_acts(struct fg_thread *thr)
+{
+	return thr->slot->actor == thr;
 }
 
 #endif /* FG_GATE_H */

@@ -27,14 +27,15 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/delay.h>
 #include <linux/ftrace.h>
+#include <linux/iopoll.h>
 #include <linux/kprobes.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/task.h>
 #include <linux/static_call.h>
-#include <linux/wait_bit.h>
 
 #include "gate.h"
 
@@ -44,6 +45,13 @@ static atomic64_t fg_bypasses;
 static atomic_t fg_in_flight;
 static bool fg_armed;
 
+/* A copy has bypassed the hook since a clone last came through it. */
+static bool fg_leaks;
+
+/* While the module loads: clones by kthreadd are redirected, and come back. */
+static bool fg_trying;
+static atomic_t fg_tried;
+
 static pid_t fg_no_clone(struct kernel_clone_args *args)
 {
 	return -EOPNOTSUPP;
@@ -51,28 +59,45 @@ static pid_t fg_no_clone(struct kernel_clone_args *args)
 
 DEFINE_STATIC_CALL(fg_resume, fg_no_clone);
 
+/*
+ * A function of its own, so that the call is a jump: patching a call to an
+ * address that is not the begin of a function warns on machines that count the
+ * depth of calls (retbleed=stuff).
+ */
+static noinline pid_t fg_resume_clone(struct kernel_clone_args *args)
+{
+	return static_call(fg_resume)(args);
+}
+
 /* What the redirected caller of kernel_clone() calls. */
 static noinline pid_t fg_clone(struct kernel_clone_args *args)
 {
-	struct fg_thread *thr;
+	struct fg_clone clone;
 	bool pinned;
 	pid_t ret;
 
 	atomic_inc(&fg_in_flight);
 	pinned = try_module_get(THIS_MODULE);
 	this_cpu_inc(fg_redirects);
+	if (READ_ONCE(fg_leaks))
+		WRITE_ONCE(fg_leaks, false);
 
-	ret = fg_fork_begin(args->flags, &thr);
-	if (!ret) {
-		ret = static_call(fg_resume)(args);
-		if (thr)
-			fg_fork_end(thr, ret);
+	if (!current->mm) {
+		ret = fg_resume_clone(args);
+		atomic_inc(&fg_tried);
+	} else {
+		ret = fg_fork_begin(args->flags, &clone);
+		if (!ret) {
+			ret = fg_resume_clone(args);
+			if (clone.thr)
+				fg_fork_end(&clone, ret);
+		}
 	}
 
 	if (pinned)
 		module_put(THIS_MODULE);
-	if (atomic_dec_and_test(&fg_in_flight))
-		wake_up_var(&fg_in_flight);
+	/* The last access; synchronize_rcu_tasks() covers what follows. */
+	atomic_dec(&fg_in_flight);
 	return ret;
 }
 
@@ -80,11 +105,14 @@ static bool fg_is_gated(u64 flags)
 {
 	bool gated;
 
-	/* Clones that copy nothing and suspend nobody, and the kernel's own */
+	/* The kernel's own */
+	if (!current->mm || (current->flags & PF_KTHREAD))
+		return unlikely(READ_ONCE(fg_trying));
+	/* Rule 1: thread creation copies nothing and suspends no thread. */
 	if ((flags & CLONE_VM) && (flags & CLONE_FILES) &&
 	    !(flags & CLONE_VFORK))
 		return false;
-	if (!current->mm || (current->flags & PF_KTHREAD))
+	if (!atomic_read(&fg_nr_gates))
 		return false;
 	rcu_read_lock();
 	gated = fg_gate_find_rcu(current->mm);
@@ -160,14 +188,24 @@ static unsigned long fg_behind(struct kprobe *probe)
 	return (unsigned long)probe->addr + MCOUNT_INSN_SIZE;
 }
 
-static int fg_hook_prove(void)
+/* Does the probe on the trial function redirect at this moment? */
+static bool fg_trial_redirects(void)
 {
 	/* Through a pointer, so that the compiler knows nothing of the callee */
 	int (*trial)(int) = fg_trial;
-	unsigned long behind;
-	int ret, redirected, plain;
 
 	OPTIMIZER_HIDE_VAR(trial);
+	return trial(20) == 141;
+}
+
+/*
+ * The proof before arming. The probe stays: what it does says later whether
+ * kprobes and ftrace are switched on.
+ */
+static int fg_hook_prove(void)
+{
+	unsigned long behind;
+	int ret;
 
 	ret = register_kprobe(&fg_trial_probe);
 	if (ret) {
@@ -175,20 +213,14 @@ static int fg_hook_prove(void)
 		return ret;
 	}
 	behind = fg_behind(&fg_trial_probe);
-	if (!behind) {
-		unregister_kprobe(&fg_trial_probe);
-		return -EOPNOTSUPP;
+	if (behind) {
+		static_call_update(fg_trial_resume, (int (*)(int))behind);
+		if (fg_trial_redirects())
+			return 0;
+		pr_err("redirecting does not work here: are kprobes or ftrace switched off?\n");
 	}
-	static_call_update(fg_trial_resume, (int (*)(int))behind);
-	redirected = trial(20);
 	unregister_kprobe(&fg_trial_probe);
-	plain = trial(20);
-	if (redirected != 141 || plain != 21) {
-		pr_err("redirecting does not work here (%d, %d): are kprobes or ftrace switched off?\n",
-		       redirected, plain);
-		return -EOPNOTSUPP;
-	}
-	return 0;
+	return -EOPNOTSUPP;
 }
 
 static int fg_nothing(void *unused)
@@ -206,16 +238,27 @@ static u64 fg_sum(u64 __percpu *counter)
 	return sum;
 }
 
-/* Does the armed probe fire? Creating a kernel thread is a clone as well. */
+/*
+ * Rule 14: one real clone passes through the redirection and comes back. It is
+ * kthreadd's, which creates a kernel thread for us.
+ */
 static int fg_hook_fires(void)
 {
-	u64 before = fg_sum(&fg_clones);
-	struct task_struct *task = kthread_run(fg_nothing, NULL, "forkgate_trial");
+	struct task_struct *task;
+	int tried;
 
+	WRITE_ONCE(fg_trying, true);
+	task = kthread_run(fg_nothing, NULL, "forkgate_trial");
+	if (!IS_ERR(task)) {
+		/* The thread may run before the clone has returned. */
+		read_poll_timeout(atomic_read, tried, tried, 100,
+				  USEC_PER_SEC, false, &fg_tried);
+	}
+	WRITE_ONCE(fg_trying, false);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
-	if (fg_sum(&fg_clones) == before) {
-		pr_err("the probe on kernel_clone does not fire\n");
+	if (!atomic_read(&fg_tried)) {
+		pr_err("kernel_clone is not redirected: is a BPF program or a livepatch attached to it?\n");
 		return -EOPNOTSUPP;
 	}
 	return 0;
@@ -238,6 +281,7 @@ int fg_hook_init(void)
 	ret = register_kprobe(&fg_probe);
 	if (ret) {
 		pr_err("cannot probe kernel_clone: %d\n", ret);
+		unregister_kprobe(&fg_trial_probe);
 		return ret;
 	}
 	behind = fg_behind(&fg_probe);
@@ -265,28 +309,34 @@ void fg_hook_exit(void)
 {
 	WRITE_ONCE(fg_armed, false);
 	unregister_kprobe(&fg_probe);
+	unregister_kprobe(&fg_trial_probe);
 	synchronize_rcu_tasks();
-	wait_var_event(&fg_in_flight, !atomic_read(&fg_in_flight));
+	while (atomic_read(&fg_in_flight))
+		msleep(20);
 	synchronize_rcu_tasks();
 }
 
 /**
- * fg_hook_bypassed - a copy was seen that had not passed the hook
+ * fg_hook_bypassed - a copy was seen that had not passed the hook (rule 14)
+ *
+ * Context: any.
  */
 void fg_hook_bypassed(void)
 {
 	atomic64_inc(&fg_bypasses);
-	pr_warn_ratelimited("%s[%d]: its memory was copied without passing the gate; are kprobes or ftrace switched off?\n",
-			    current->comm, task_pid_nr(current));
+	WRITE_ONCE(fg_leaks, true);
 }
 
 /**
  * fg_hook_health - HEALTH
  * @health: filled in
+ *
+ * Context: may sleep.
  */
 void fg_hook_health(struct forkgate_health *health)
 {
-	health->armed = READ_ONCE(fg_armed);
+	health->armed = READ_ONCE(fg_armed) && !READ_ONCE(fg_leaks) &&
+			fg_trial_redirects();
 	health->clones = fg_sum(&fg_clones);
 	health->redirects = fg_sum(&fg_redirects);
 	health->bypasses = atomic64_read(&fg_bypasses);

@@ -13,60 +13,109 @@
 #include <linux/tracepoint.h>
 
 #include "gate.h"
+#include "trace.h"
+
+/*
+ * Rule 14: descriptors of a gated process were copied, by a clone that shares
+ * memory, without the hook. Copied memory is noticed by the mapping (map.c).
+ */
+static void fg_files_bypassed(struct fg_gate *gate, struct fg_thread *thr)
+{
+	unsigned long irq;
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	fg_count(gate, FG_EVENT_BYPASS);
+	trace_bypass(gate);
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	if (thr)
+		fg_outcome(gate, thr, FORKGATE_OUTCOME_BYPASSED);
+	fg_hook_bypassed();
+}
+
+/* The copied gate of a child learns which task its thread is. */
+static void fg_child_born(struct fg_gate *gate, struct task_struct *child)
+{
+	struct fg_thread *heir = xchg(&gate->heir, NULL);
+
+	if (heir)
+		fg_thread_adopt(heir, child);
+}
+
+static void fg_gated_fork(struct fg_gate *gate, struct task_struct *parent,
+			  struct task_struct *child)
+{
+	struct fg_thread *thr = fg_thread_find(parent);
+	struct fg_clone *clone = thr ? thr->clone : NULL;
+	struct fg_gate *copy;
+
+	if (child->mm != parent->mm) {
+		copy = child->mm ? fg_gate_get(child->mm) : NULL;
+		if (copy) {
+			fg_child_born(copy, child);
+			fg_gate_put(copy);
+		}
+	} else if (clone && clone->stand_in) {
+		fg_thread_stand_in(clone->stand_in, child);
+	} else if (!clone && child->files && child->files != parent->files) {
+		fg_files_bypassed(gate, thr);
+	}
+	if (clone && ((clone->flags & CLONE_VFORK) || parent->ptrace))
+		fg_fork_copied(thr);
+	if (thr)
+		fg_thread_put(thr);
+}
 
 /*
  * A clone succeeded and its child is about to run for the first time: the copy
- * is complete. Most clones of the machine leave at the first test.
+ * is complete. On a machine without gates this costs one test.
  */
 static void fg_on_fork(void *unused, struct task_struct *parent,
 		       struct task_struct *child)
 {
-	struct fg_thread *thr, *heir = NULL;
 	struct fg_gate *gate;
 
-	if (!atomic_read(&fg_copies))
+	if (!atomic_read(&fg_nr_gates) || !parent->mm ||
+	    (parent->flags & PF_KTHREAD))
 		return;
-
-	thr = fg_thread_find(parent);
-	if (child->mm && child->mm != parent->mm) {
-		rcu_read_lock();
-		gate = fg_gate_find_rcu(child->mm);
-		if (gate)
-			heir = fg_gate_heir(gate);
-		rcu_read_unlock();
-		if (heir)
-			fg_thread_adopt(heir, child);
-	} else if (thr && thr->copying && thr->alias) {
-		fg_thread_stand_in(thr, thr->alias, child);
-	}
-	if (thr) {
-		if (thr->copying && (thr->vfork || parent->ptrace))
-			fg_fork_copied(thr);
-		fg_thread_put(thr);
-	}
+	gate = fg_gate_get(parent->mm);
+	if (!gate)
+		return;
+	fg_gated_fork(gate, parent, child);
+	fg_gate_put(gate);
 }
 
-static void fg_task_gone(struct task_struct *task)
+/*
+ * Rule 9: the task has a new address space, others may still use the old one.
+ * An exec names the task right after it has changed the address space, long
+ * before sched_process_exec; those who name themselves otherwise stay.
+ */
+static void fg_on_rename(void *unused, struct task_struct *task,
+			 const char *comm)
 {
-	struct fg_thread *thr = fg_thread_find(task);
+	struct fg_thread *thr;
 
-	if (thr) {
-		fg_step(FG_STEP_EXIT);
+	if (!atomic_read(&fg_nr_threads) || task != current)
+		return;
+	thr = fg_thread_find(task);
+	if (!thr)
+		return;
+	if (task->mm != fg_thread_gate(thr)->mm)
 		fg_thread_unlink(thr, true);
-		fg_thread_put(thr);
-	}
-}
-
-/* The task has a new address space, others may still use the old one. */
-static void fg_on_exec(void *unused, struct task_struct *task, pid_t old_pid,
-		       struct linux_binprm *bprm)
-{
-	fg_task_gone(task);
+	fg_thread_put(thr);
 }
 
 static void fg_on_exit(void *unused, struct task_struct *task)
 {
-	fg_task_gone(task);
+	struct fg_thread *thr;
+
+	if (!atomic_read(&fg_nr_threads))
+		return;
+	thr = fg_thread_find(task);
+	if (!thr)
+		return;
+	fg_step(FG_STEP_EXIT);
+	fg_thread_unlink(thr, true);
+	fg_thread_put(thr);
 }
 
 static struct {
@@ -75,7 +124,7 @@ static struct {
 	struct tracepoint *tp;
 } fg_hooks[] = {
 	{ "sched_process_fork", fg_on_fork },
-	{ "sched_process_exec", fg_on_exec },
+	{ "task_rename", fg_on_rename },
 	{ "sched_process_exit", fg_on_exit },
 };
 
@@ -97,7 +146,7 @@ static void fg_detach(int n)
 }
 
 /**
- * fg_lifecycle_init - hear of forks, execs and exits
+ * fg_lifecycle_init - attach to forks, execs and exits
  *
  * Return: 0, or -ENOENT when this kernel lacks a tracepoint.
  */
@@ -122,7 +171,7 @@ int fg_lifecycle_init(void)
 }
 
 /**
- * fg_lifecycle_exit - hear no more
+ * fg_lifecycle_exit - detach, and wait for handlers that run
  */
 void fg_lifecycle_exit(void)
 {

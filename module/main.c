@@ -10,22 +10,20 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/module.h>
+#include <linux/rcupdate.h>
 
 #include "gate.h"
-
-struct workqueue_struct *fg_wq;
 
 static int __init fg_init(void)
 {
 	int ret;
 
-	fg_wq = alloc_workqueue("forkgate", WQ_UNBOUND, 0);
-	if (!fg_wq)
-		return -ENOMEM;
-	fg_blame_init();
+	fg_gates_init();
+	fg_threads_init();
+	fg_debugfs_init();
 	ret = fg_lifecycle_init();
 	if (ret)
-		goto destroy_wq;
+		goto exit_debugfs;
 	ret = fg_hook_init();
 	if (ret)
 		goto exit_lifecycle;
@@ -38,10 +36,9 @@ exit_hook:
 	fg_hook_exit();
 exit_lifecycle:
 	fg_lifecycle_exit();
-destroy_wq:
-	fg_blame_exit();
+exit_debugfs:
+	fg_debugfs_exit();
 	rcu_barrier();
-	destroy_workqueue(fg_wq);
 	return ret;
 }
 
@@ -50,11 +47,10 @@ static void __exit fg_exit(void)
 	fg_device_exit();
 	fg_hook_exit();
 	fg_lifecycle_exit();
-	fg_blame_exit();
-	/* Gates on their way: tickets brought on, a grace period, then work */
-	flush_workqueue(fg_wq);
+	fg_debugfs_exit();
+	/* A timer that still runs, then threads whose grace period is not over */
+	synchronize_rcu();
 	rcu_barrier();
-	destroy_workqueue(fg_wq);
 }
 
 module_init(fg_init);

@@ -2,7 +2,7 @@
 /*
  * stats.c - how often things happened on this machine, and how long they took
  *
- * For root, in debugfs. Counted per processor, and only where somebody had to
+ * For root, in debugfs. Counted per processor, and only where a thread had to
  * wait or a gate was closed anyway. Nothing may be decided by these numbers.
  */
 
@@ -57,13 +57,13 @@ void fg_count(struct fg_gate *gate, enum fg_event event)
 }
 
 /**
- * fg_took - something took its time
- * @what: what
+ * fg_account - account a duration
+ * @what: of what
  * @ns: how long
  *
  * Context: any.
  */
-void fg_took(enum fg_time what, u64 ns)
+void fg_account(enum fg_time what, u64 ns)
 {
 	u32 bucket = min(fls64(ns >> FG_SHORTEST), FG_NR_BUCKETS - 1);
 

@@ -4,7 +4,7 @@
  *
  * Built with CONFIG_FORKGATE_DEBUG only. Through debugfs forkgate/steps; write
  * "NAME delay USEC", "NAME hold", "NAME one", "NAME go" or "reset". All steps
- * but "exit" are reached without locks and may sleep. Must not change what the
+ * except "exit" are reached without locks and may sleep. Must not change what the
  * protocol does.
  */
 
@@ -67,7 +67,7 @@ static bool fg_step_pass(struct fg_step_state *s)
  * fg_step - a task comes to a step of the protocol
  * @step: which
  *
- * Context: may sleep, but for FG_STEP_EXIT.
+ * Context: may sleep, except at FG_STEP_EXIT.
  */
 void fg_step(enum fg_step step)
 {
@@ -80,6 +80,10 @@ void fg_step(enum fg_step step)
 			udelay(us);
 		return;
 	}
+	if (!us && !READ_ONCE(s->held))
+		return;
+	/* A caller about to sleep looks again, as after any wake-up. */
+	__set_current_state(TASK_RUNNING);
 	if (us)
 		fsleep(us);
 	if (!READ_ONCE(s->held))

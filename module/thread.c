@@ -1,31 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * thread.c - threads of gated processes and their slots
+ * thread.c - tasks of gated processes and the slots that they count in
  *
  * Finds a thread by its task, gives it a slot, and takes both away when it
  * unregisters, exits, execs or loses its gate. Must not decide who waits.
+ *
+ * A vfork child runs on its parent's memory while that is suspended, so it
+ * counts in the same slot: it becomes the slot's actor. It is the parent that
+ * ends this, when it goes on (fg_thread_resume()): then the parent is the
+ * actor again, whatever became of the child or of children of the child. The
+ * owner, with whom the slot goes, is the parent, unless it is killed while it
+ * is suspended: then the child inherits the slot. There is no list of vfork
+ * children, and no thread refers to another.
  */
 
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
-#include <linux/hashtable.h>
+#include <linux/init.h>
 #include <linux/pid_namespace.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "gate.h"
+#include "table.h"
 #include "trace.h"
 
 /*
- * All linked threads by task. Changed under the lock, read under RCU: a task
- * looks up itself, and only itself or the end of its gate unlinks it.
+ * All linked threads by task: a task looks up itself, and only itself or the
+ * end of its gate unlinks it.
  */
-static struct {
-	raw_spinlock_t lock;
-	DECLARE_HASHTABLE(hash, 13);
-} fg_thread_table = {
-	.lock = __RAW_SPIN_LOCK_UNLOCKED(fg_thread_table.lock),
-};
+static struct fg_table_bucket fg_threads[1 << 14];
+
+/* How many are linked: most exits of a machine without any look no further. */
+atomic_t fg_nr_threads = ATOMIC_INIT(0);
+
+/**
+ * fg_threads_init - make the table of threads
+ */
+void __init fg_threads_init(void)
+{
+	fg_table_init(fg_threads);
+}
 
 /**
  * fg_thread_find - the fg_thread of a task
@@ -36,11 +49,11 @@ static struct {
  */
 struct fg_thread *fg_thread_find(struct task_struct *task)
 {
+	struct fg_table_bucket *bucket = fg_table_bucket(fg_threads, task);
 	struct fg_thread *thr;
 
 	rcu_read_lock();
-	hash_for_each_possible_rcu(fg_thread_table.hash, thr, hash,
-				   (unsigned long)task) {
+	hlist_for_each_entry_rcu(thr, &bucket->head, hash) {
 		if (thr->task == task && refcount_inc_not_zero(&thr->ref)) {
 			rcu_read_unlock();
 			return thr;
@@ -50,57 +63,109 @@ struct fg_thread *fg_thread_find(struct task_struct *task)
 	return NULL;
 }
 
-/**
- * fg_thread_alloc - a thread that is not linked yet
- * @gate: its gate
- * @gfp: how to allocate
- *
- * Return: it, with one reference, or NULL.
- */
-struct fg_thread *fg_thread_alloc(struct fg_gate *gate, gfp_t gfp)
+static void fg_slot_put(struct fg_slot *slot)
 {
-	struct fg_thread *thr = kzalloc(sizeof(*thr), gfp);
+	if (!refcount_dec_and_test(&slot->ref))
+		return;
+	fg_gate_put(slot->gate);
+	kfree(slot);
+}
 
-	if (!thr)
-		return NULL;
-	refcount_set(&thr->ref, 1);
-	refcount_inc(&gate->ref);
-	thr->gate = gate;
-	thr->slot = FG_NO_SLOT;
-	INIT_LIST_HEAD(&thr->node);
-	INIT_LIST_HEAD(&thr->fork.node);
-	INIT_LIST_HEAD(&thr->entry.node);
-	return thr;
+/* Sleeping locks of PREEMPT_RT are behind put_pid() and kfree(). */
+static void fg_thread_free(struct rcu_head *rcu)
+{
+	struct fg_thread *thr = container_of(rcu, struct fg_thread, rcu);
+
+	put_pid(thr->pid);
+	fg_fork_unpoll(&thr->fork);
+	fg_slot_put(thr->slot);
+	kfree(thr);
 }
 
 /**
  * fg_thread_put - drop a reference
  * @thr: a referenced thread
+ *
+ * Context: any.
  */
 void fg_thread_put(struct fg_thread *thr)
 {
-	if (!refcount_dec_and_test(&thr->ref))
-		return;
-	put_pid(thr->pid);
-	fg_gate_put(thr->gate);
-	kfree_rcu(thr, rcu);
+	if (refcount_dec_and_test(&thr->ref))
+		call_rcu(&thr->rcu, fg_thread_free);
 }
 
-/* Make @thr what fg_thread_find(@task) finds; gate->lock is held. */
+static struct fg_slot *fg_slot_alloc(struct fg_gate *gate, gfp_t gfp)
+{
+	struct fg_slot *slot = kzalloc(sizeof(*slot), gfp);
+
+	if (!slot)
+		return NULL;
+	refcount_set(&slot->ref, 1);
+	refcount_inc(&gate->ref);
+	slot->gate = gate;
+	slot->nr = FG_NO_SLOT;
+	return slot;
+}
+
+/**
+ * fg_thread_alloc - a thread that is not linked yet
+ * @gate: its gate
+ * @slot: where it counts; NULL for a slot of its own
+ * @gfp: how to allocate
+ *
+ * Return: it, with one reference, or NULL.
+ */
+struct fg_thread *fg_thread_alloc(struct fg_gate *gate, struct fg_slot *slot,
+				  gfp_t gfp)
+{
+	struct fg_thread *thr = kzalloc(sizeof(*thr), gfp);
+
+	if (!thr)
+		return NULL;
+	if (slot) {
+		refcount_inc(&slot->ref);
+	} else {
+		slot = fg_slot_alloc(gate, gfp);
+		if (!slot) {
+			kfree(thr);
+			return NULL;
+		}
+	}
+	refcount_set(&thr->ref, 1);
+	thr->slot = slot;
+	INIT_LIST_HEAD(&thr->node);
+	INIT_LIST_HEAD(&thr->fork.node);
+	INIT_LIST_HEAD(&thr->fork.wait);
+	INIT_LIST_HEAD(&thr->fork.notify);
+	timerqueue_init(&thr->fork.deadline);
+	thr->fork.edge = FG_NO_EDGE;
+	return thr;
+}
+
+static bool fg_thread_linked(const struct fg_thread *thr)
+{
+	return !hlist_unhashed(&thr->hash);
+}
+
+/*
+ * Make @thr what fg_thread_find(@task) finds, and the actor of its slot;
+ * gate->lock is held.
+ */
 static void fg_thread_link(struct fg_thread *thr, struct task_struct *task)
 {
-	struct fg_gate *gate = thr->gate;
+	struct fg_gate *gate = fg_thread_gate(thr);
 
 	lockdep_assert_held(&gate->lock);
 
 	thr->task = task;
 	thr->pid = get_pid(task_pid(task));
-	thr->linked = true;
-	list_add_tail(&thr->node, &gate->threads);
 	refcount_inc(&thr->ref);
-	raw_spin_lock(&fg_thread_table.lock);
-	hash_add_rcu(fg_thread_table.hash, &thr->hash, (unsigned long)task);
-	raw_spin_unlock(&fg_thread_table.lock);
+	list_add_tail(&thr->node, &gate->threads);
+	atomic_inc(&fg_nr_threads);
+	fg_table_add(fg_table_bucket(fg_threads, task), &thr->hash);
+	thr->slot->actor = thr;
+	if (!thr->slot->owner)
+		thr->slot->owner = thr;
 }
 
 static s32 fg_thread_tid(struct task_struct *task)
@@ -110,67 +175,97 @@ static s32 fg_thread_tid(struct task_struct *task)
 
 /**
  * fg_thread_adopt - a copied gate learns which task its thread is
- * @thr: the gate's heir, which holds its slot already
+ * @heir: the thread, which has its slot already; its reference is dropped
  * @task: the child's only thread, not running yet
  *
- * Context: any; the reference of gate->heir goes over to the table.
+ * Context: any.
  */
-void fg_thread_adopt(struct fg_thread *thr, struct task_struct *task)
+void fg_thread_adopt(struct fg_thread *heir, struct task_struct *task)
 {
-	struct fg_gate *gate = thr->gate;
+	struct fg_gate *gate = fg_thread_gate(heir);
 	unsigned long irq;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	if (!gate->dead) {
-		fg_thread_link(thr, task);
-		fg_slot(gate, thr->slot)->tid = fg_thread_tid(task);
+		fg_thread_link(heir, task);
+		fg_shared_slot(gate, heir->slot->nr)->tid = fg_thread_tid(task);
 	}
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	fg_thread_put(thr);
+	fg_thread_put(heir);
 }
 
 /**
- * fg_thread_stand_in - a vfork child stands for its suspended parent's slot
- * @parent: the parent's thread
- * @child: the one prepared for the child
+ * fg_thread_stand_in - a vfork child acts for its suspended parent (rule 3)
+ * @child: the thread prepared for the child
  * @task: the child, not running yet
  *
- * Context: any; keeps no reference to @child besides the table's.
+ * Context: any, in the parent.
  */
-void fg_thread_stand_in(struct fg_thread *parent, struct fg_thread *child,
-			struct task_struct *task)
+void fg_thread_stand_in(struct fg_thread *child, struct task_struct *task)
 {
-	struct fg_gate *gate = parent->gate;
+	struct fg_gate *gate = fg_thread_gate(child);
 	unsigned long irq;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (!gate->dead && parent->linked) {
-		child->slot = parent->slot;
-		child->stands_for = parent;
-		parent->stand_in = child;
+	if (!gate->dead && child->slot->owner)
 		fg_thread_link(child, task);
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+}
+
+/**
+ * fg_thread_resume - a vfork has ended: the parent acts for itself again
+ * @clone: the vfork
+ *
+ * One that is killed does not run any more: the child, if it goes on, keeps the
+ * slot. In both cases it does not matter whether the child is still linked.
+ *
+ * Context: the parent, after its clone has returned.
+ */
+void fg_thread_resume(struct fg_clone *clone)
+{
+	struct fg_thread *thr = clone->thr, *child = clone->stand_in;
+	struct fg_gate *gate = fg_thread_gate(thr);
+	struct fg_slot *slot = thr->slot;
+	unsigned long irq;
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	if (!fatal_signal_pending(current)) {
+		if (fg_thread_linked(thr) && slot->owner)
+			slot->actor = thr;
+	} else if (slot->owner == thr && fg_thread_linked(child)) {
+		slot->owner = child;
 	}
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 }
 
-/* The calling thread's fg_thread if it belongs to @gate, referenced. */
+/*
+ * The calling thread's fg_thread if it acts at @gate, referenced. One that was
+ * of another address space, or stood for a parent that has gone on without it,
+ * starts anew.
+ */
 static struct fg_thread *fg_thread_own(struct fg_gate *gate)
 {
 	struct fg_thread *thr = fg_thread_find(current);
+	unsigned long irq;
+	bool acts;
 
-	if (thr && thr->gate != gate) {
-		/* Of an address space that it has left by exec */
-		fg_thread_unlink(thr, true);
-		fg_thread_put(thr);
-		thr = NULL;
-	}
-	return thr;
+	if (!thr)
+		return NULL;
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	acts = fg_thread_gate(thr) == gate && fg_thread_acts(thr);
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	if (acts)
+		return thr;
+	fg_thread_unlink(thr, true);
+	fg_thread_put(thr);
+	return NULL;
 }
 
 /**
  * fg_thread_get - the calling thread's fg_thread, made if need be
  * @gate: its gate, referenced
  *
+ * Context: may sleep.
  * Return: it, referenced; ERR_PTR(-ENOMEM), ERR_PTR(-ENXIO) if the gate ended.
  */
 struct fg_thread *fg_thread_get(struct fg_gate *gate)
@@ -181,7 +276,7 @@ struct fg_thread *fg_thread_get(struct fg_gate *gate)
 
 	if (thr)
 		return thr;
-	thr = fg_thread_alloc(gate, GFP_KERNEL_ACCOUNT);
+	thr = fg_thread_alloc(gate, NULL, GFP_KERNEL_ACCOUNT);
 	if (!thr)
 		return ERR_PTR(-ENOMEM);
 	raw_spin_lock_irqsave(&gate->lock, irq);
@@ -195,32 +290,26 @@ struct fg_thread *fg_thread_get(struct fg_gate *gate)
 	return ERR_PTR(-ENXIO);
 }
 
-/* @thr goes, and its slot unless others count there; gate->lock is held. */
-static void fg_slot_free(struct fg_gate *gate, struct fg_thread *thr)
+/* The slot has no owner any more; gate->lock is held. */
+static void fg_slot_free(struct fg_gate *gate, struct fg_slot *slot)
 {
-	struct fg_thread *parent = thr->stands_for, *child = thr->stand_in;
-	struct fg_slot_page *page;
-	u32 bit;
+	struct fg_unit *unit;
+	u32 index, bit;
 
-	if (parent)
-		parent->stand_in = child;
-	if (child)
-		child->stands_for = parent;
-	if (parent || thr->slot == FG_NO_SLOT)
+	slot->owner = NULL;
+	slot->actor = NULL;
+	if (slot->nr == FG_NO_SLOT || gate->dead)
 		return;
-
-	page = gate->pages[thr->slot / FG_SLOTS_PER_PAGE];
-	bit = thr->slot % FG_SLOTS_PER_PAGE;
-	if (child) {
-		/* The vfork child lives on, the slot is its own from now on */
-		page->owner[bit] = child;
-		return;
-	}
-	memset(&page->slots[bit], 0, sizeof(page->slots[bit]));
-	page->owner[bit] = NULL;
-	page->used &= ~BIT_ULL(bit);
+	fg_uncount(gate, slot, FORKGATE_DOMAINS);
+	index = slot->nr / FORKGATE_UNIT_SLOTS;
+	bit = slot->nr % FORKGATE_UNIT_SLOTS;
+	unit = gate->units[index];
+	memset(&unit->shared->slots[bit], 0, sizeof(unit->shared->slots[bit]));
+	unit->slots[bit] = NULL;
+	unit->used &= ~BIT_ULL(bit);
+	gate->free = min(gate->free, index);
 	gate->nr_threads--;
-	fg_slot_left(gate, thr->slot);
+	slot->nr = FG_NO_SLOT;
 }
 
 /* Do all threads of the calling process go away, by exit_group() or exec? */
@@ -228,6 +317,26 @@ static bool fg_process_ends(void)
 {
 	return (current->signal->flags & SIGNAL_GROUP_EXIT) ||
 	       current->signal->group_exec_task;
+}
+
+/* Rule 9: what an owner that goes away was inside of; gate->lock is held. */
+static void fg_abandon(struct fg_gate *gate, struct fg_thread *thr)
+{
+	const struct fg_fork *fork = &thr->fork;
+	struct fg_blame blame = {};
+
+	if (thr->slot->owner == thr && thr->slot->nr != FG_NO_SLOT)
+		fg_blame_slot(gate, thr->slot, &blame);
+	if (!blame.domains && fork->state != FG_FORK_TICKET &&
+	    !(fork->state == FG_FORK_WAITING && fork->kind != FG_CLONE))
+		return;
+	fg_count(gate, FG_EVENT_ABANDON);
+	trace_abandon(thr, &blame);
+	if (blame.domains && !gate->report.pid && !fg_process_ends()) {
+		gate->report = blame;
+		get_pid(blame.pid);
+		fg_timer_kick(gate);
+	}
 }
 
 /**
@@ -239,79 +348,58 @@ static bool fg_process_ends(void)
  */
 void fg_thread_unlink(struct fg_thread *thr, bool gone)
 {
-	struct fg_gate *gate = thr->gate;
-	struct fg_blame blame = {};
-	bool abandoned = false;
+	struct fg_gate *gate = fg_thread_gate(thr);
+	struct fg_slot *slot = thr->slot;
 	unsigned long irq;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (!thr->linked) {
+	if (!fg_thread_linked(thr)) {
 		raw_spin_unlock_irqrestore(&gate->lock, irq);
 		return;
 	}
-	if (gone && !gate->dead) {
-		if (thr->slot != FG_NO_SLOT && !thr->stands_for &&
-		    !thr->stand_in)
-			fg_blame_slot(gate, thr->slot, &blame);
-		abandoned = blame.domains || thr->fork.state == FG_FORK_TICKET ||
-			    (thr->fork.state != FG_FORK_NONE &&
-			     thr->fork.ticket);
-	}
-	if (abandoned) {
-		fg_count(gate, FG_EVENT_ABANDON);
-		trace_abandon(thr, &blame);
-	}
-	thr->linked = false;
+	if (gone && !gate->dead)
+		fg_abandon(gate, thr);
 	list_del_init(&thr->node);
-	raw_spin_lock(&fg_thread_table.lock);
-	hash_del_rcu(&thr->hash);
-	raw_spin_unlock(&fg_thread_table.lock);
-	fg_slot_free(gate, thr);
-	thr->slot = FG_NO_SLOT;
+	atomic_dec(&fg_nr_threads);
+	fg_table_del(fg_table_bucket(fg_threads, thr->task), &thr->hash);
 	fg_phase_leave(gate, thr);
+	list_del_init(&thr->fork.notify);
+	if (slot->actor == thr)
+		slot->actor = NULL;
+	if (slot->owner == thr)
+		fg_slot_free(gate, slot);
+	fg_phase_run(gate);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
-
-	if (blame.domains && !fg_process_ends())
-		pr_info_ratelimited("thread %d went away inside %s%sat %#llx %s\n",
-				    pid_nr(thr->pid),
-				    blame.domains & FORKGATE_MEMORY ? "memory " : "",
-				    blame.domains & FORKGATE_FILES ? "files " : "",
-				    blame.site, blame.label);
-	fg_blame_drop(&blame);
-	fg_release(gate);
+	fg_settle_atomic(gate);
 	fg_thread_put(thr);
 }
 
 /*
- * Give the linked @thr a slot; gate->lock is held. A vfork child takes it for
- * its parent, who goes on counting where the child began.
- * Return: 0, -ENOSPC, or -EAGAIN with the index of a page to allocate first.
+ * Give a slot that has none a number; gate->lock is held.
+ * Return: 0, -ENOSPC, or -EAGAIN with the index of a unit to allocate first.
  */
-static int fg_slot_take(struct fg_gate *gate, struct fg_thread *thr, u32 *index)
+static int fg_slot_take(struct fg_gate *gate, struct fg_slot *slot, u32 *index)
 {
-	struct fg_slot_page *page;
+	struct fg_unit *unit;
 	u32 bit;
 
-	for (*index = 0; *index < FG_SLOT_PAGES; ++*index) {
-		page = gate->pages[*index];
-		if (!page)
+	for (*index = gate->free; *index < FORKGATE_UNITS; ++*index) {
+		unit = *index < gate->max_units ? gate->units[*index] : NULL;
+		if (!unit)
 			return -EAGAIN;
-		if (~page->used)
+		if (hweight64(unit->used) < FORKGATE_UNIT_SLOTS)
 			break;
 	}
-	if (*index == FG_SLOT_PAGES)
+	gate->free = *index;
+	if (*index == FORKGATE_UNITS)
 		return -ENOSPC;
 
-	while (thr->stands_for)
-		thr = thr->stands_for;
-	bit = __ffs64(~page->used);
-	memset(&page->slots[bit], 0, sizeof(page->slots[bit]));
-	page->slots[bit].tid = fg_thread_tid(thr->task);
-	page->used |= BIT_ULL(bit);
-	page->owner[bit] = thr;
-	for (; thr; thr = thr->stand_in)
-		thr->slot = *index * FG_SLOTS_PER_PAGE + bit;
-	gate->top = max_t(u32, gate->top, *index * FG_SLOTS_PER_PAGE + bit + 1);
+	bit = __ffs64(~unit->used);
+	memset(&unit->shared->slots[bit], 0, sizeof(unit->shared->slots[bit]));
+	unit->shared->slots[bit].tid = fg_thread_tid(slot->owner->task);
+	unit->used |= BIT_ULL(bit);
+	unit->slots[bit] = slot;
+	slot->nr = *index * FORKGATE_UNIT_SLOTS + bit;
 	gate->nr_threads++;
 	return 0;
 }
@@ -321,15 +409,17 @@ static int fg_slot_take(struct fg_gate *gate, struct fg_thread *thr, u32 *index)
  * @gate: its gate, referenced
  * @reg: told which
  *
- * Idempotent; in a vfork child the slot is its parent's.
+ * Idempotent; in a vfork child the slot is its parent's, who goes on counting
+ * where the child began.
  *
+ * Context: may sleep.
  * Return: 0, -ENOMEM, -ENOSPC, -ENXIO.
  */
 int fg_thread_register(struct fg_gate *gate, struct forkgate_register *reg)
 {
 	struct fg_thread *thr = fg_thread_get(gate);
 	unsigned long irq;
-	u32 index;
+	u32 index = 0;
 	int ret;
 
 	if (IS_ERR(thr))
@@ -337,16 +427,21 @@ int fg_thread_register(struct fg_gate *gate, struct forkgate_register *reg)
 	do {
 		ret = 0;
 		raw_spin_lock_irqsave(&gate->lock, irq);
-		if (gate->dead || !thr->linked)
+		if (gate->dead || !fg_thread_acts(thr))
 			ret = -ENXIO;
-		else if (thr->slot == FG_NO_SLOT)
-			ret = fg_slot_take(gate, thr, &index);
-		reg->slot = thr->slot;
+		else if (thr->slot->nr == FG_NO_SLOT)
+			ret = fg_slot_take(gate, thr->slot, &index);
+		reg->slot = thr->slot->nr;
 		raw_spin_unlock_irqrestore(&gate->lock, irq);
-		if (ret == -EAGAIN && !fg_slot_page(gate, index))
-			ret = -ENOMEM;
+		if (ret == -EAGAIN) {
+			int err = fg_unit_add(gate, index, GFP_KERNEL_ACCOUNT);
+
+			if (err)
+				ret = err;
+		}
 	} while (ret == -EAGAIN);
-	reg->offset = FORKGATE_SLOT_OFFSET((u64)reg->slot);
+	if (!ret)
+		reg->offset = FORKGATE_SLOT_OFFSET((u64)reg->slot);
 	fg_thread_put(thr);
 	return ret;
 }
@@ -367,10 +462,10 @@ int fg_thread_unregister(struct fg_gate *gate)
 	if (!thr)
 		return -ESRCH;
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (thr->slot == FG_NO_SLOT)
+	if (gate->dead || thr->slot->nr == FG_NO_SLOT)
 		ret = -ESRCH;
-	else if (fg_slot_inside(fg_slot(gate, thr->slot)) ||
-		 thr->fork.state != FG_FORK_NONE || thr->stands_for)
+	else if (fg_thread_inside(thr) || thr->fork.state != FG_FORK_NONE ||
+		 thr->slot->owner != thr)
 		ret = -EBUSY;
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	if (!ret)

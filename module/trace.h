@@ -19,8 +19,7 @@
 		      { FORKGATE_MEMORY, "memory" },	\
 		      { FORKGATE_FILES, "files" })
 
-/* A forker closed the gate for what it needs, or joined those who did. */
-TRACE_EVENT(close,
+DECLARE_EVENT_CLASS(fork_class,
 	TP_PROTO(const struct fg_thread *thr, u32 domains),
 	TP_ARGS(thr, domains),
 	TP_STRUCT__entry(
@@ -28,16 +27,31 @@ TRACE_EVENT(close,
 		__field(pid_t, forker)
 		__field(u32, domains)
 		__field(bool, ticket)
+		__field(bool, granted)
 	),
 	TP_fast_assign(
-		__entry->gate = thr->gate;
+		__entry->gate = thr->slot->gate;
 		__entry->forker = pid_nr(thr->pid);
 		__entry->domains = domains;
-		__entry->ticket = thr->fork.ticket;
+		__entry->ticket = thr->fork.kind != FG_CLONE;
+		__entry->granted = thr->fork.state != FG_FORK_WAITING;
 	),
-	TP_printk("gate=%p forker=%d domains=%s ticket=%d", __entry->gate,
-		  __entry->forker, fg_show_domains(__entry->domains),
-		  __entry->ticket)
+	TP_printk("gate=%p forker=%d domains=%s ticket=%d granted=%d",
+		  __entry->gate, __entry->forker,
+		  fg_show_domains(__entry->domains), __entry->ticket,
+		  __entry->granted)
+);
+
+/* A forker closed the gate for what it needs, or joined those who did. */
+DEFINE_EVENT(fork_class, close,
+	TP_PROTO(const struct fg_thread *thr, u32 domains),
+	TP_ARGS(thr, domains)
+);
+
+/* A ticket, or the place of an interrupted fork, ran out in user mode. */
+DEFINE_EVENT(fork_class, expire,
+	TP_PROTO(const struct fg_thread *thr, u32 domains),
+	TP_ARGS(thr, domains)
 );
 
 /* All others are outside: the clone copies, or the ticket's holder goes on. */
@@ -52,10 +66,10 @@ TRACE_EVENT(grant,
 		__field(u64, waited)
 	),
 	TP_fast_assign(
-		__entry->gate = thr->gate;
+		__entry->gate = thr->slot->gate;
 		__entry->forker = pid_nr(thr->pid);
 		__entry->domains = domains;
-		__entry->ticket = thr->fork.ticket;
+		__entry->ticket = thr->fork.kind != FG_CLONE;
 		__entry->waited = waited;
 	),
 	TP_printk("gate=%p forker=%d domains=%s ticket=%d waited=%llu",
@@ -64,43 +78,35 @@ TRACE_EVENT(grant,
 		  __entry->waited)
 );
 
-/* A drain lets the newcomers blocked so far through. */
-TRACE_EVENT(yield,
-	TP_PROTO(const struct fg_gate *gate, u64 patience),
-	TP_ARGS(gate, patience),
+DECLARE_EVENT_CLASS(gate_class,
+	TP_PROTO(const struct fg_gate *gate, u64 ns),
+	TP_ARGS(gate, ns),
 	TP_STRUCT__entry(
 		__field(const void *, gate)
 		__field(u32, blocked)
-		__field(u64, patience)
+		__field(u64, ns)
 	),
 	TP_fast_assign(
 		__entry->gate = gate;
 		__entry->blocked = gate->nr_blocked;
-		__entry->patience = patience;
+		__entry->ns = ns;
 	),
-	TP_printk("gate=%p blocked=%u patience=%llu", __entry->gate,
-		  __entry->blocked, __entry->patience)
+	TP_printk("gate=%p blocked=%u closed=%llu", __entry->gate,
+		  __entry->blocked, __entry->ns)
 );
 
-/* A ticket, or the place of an interrupted fork, ran out in user mode. */
-TRACE_EVENT(expire,
-	TP_PROTO(const struct fg_thread *thr, u32 domains),
-	TP_ARGS(thr, domains),
-	TP_STRUCT__entry(
-		__field(const void *, gate)
-		__field(pid_t, forker)
-		__field(u32, domains)
-		__field(bool, granted)
-	),
-	TP_fast_assign(
-		__entry->gate = thr->gate;
-		__entry->forker = pid_nr(thr->pid);
-		__entry->domains = domains;
-		__entry->granted = thr->fork.state == FG_FORK_TICKET;
-	),
-	TP_printk("gate=%p forker=%d domains=%s granted=%d", __entry->gate,
-		  __entry->forker, fg_show_domains(__entry->domains),
-		  __entry->granted)
+/* A drain lets the newcomers blocked so far through: its patience now */
+DEFINE_EVENT_PRINT(gate_class, yield,
+	TP_PROTO(const struct fg_gate *gate, u64 ns),
+	TP_ARGS(gate, ns),
+	TP_printk("gate=%p blocked=%u patience=%llu", __entry->gate,
+		  __entry->blocked, __entry->ns)
+);
+
+/* The last forker of a phase is done: how long the gate was closed */
+DEFINE_EVENT(gate_class, open,
+	TP_PROTO(const struct fg_gate *gate, u64 ns),
+	TP_ARGS(gate, ns)
 );
 
 /* A wait ended without a grant: time-out, or it would have been a circle. */
@@ -119,18 +125,14 @@ TRACE_EVENT(timeout,
 		__array(char, label, FORKGATE_LABEL_SIZE + 1)
 	),
 	TP_fast_assign(
-		__entry->gate = thr->gate;
+		__entry->gate = thr->slot->gate;
 		__entry->forker = pid_nr(thr->pid);
 		__entry->domains = domains;
 		__entry->waited = waited;
-		__entry->holder = blame ? pid_nr(blame->pid) : 0;
-		__entry->inside = blame ? blame->domains : 0;
-		__entry->site = blame ? blame->site : 0;
-		if (blame)
-			memcpy(__entry->label, blame->label,
-			       sizeof(__entry->label));
-		else
-			__entry->label[0] = 0;
+		__entry->holder = pid_nr(blame->pid);
+		__entry->inside = blame->domains;
+		__entry->site = blame->site;
+		memcpy(__entry->label, blame->label, sizeof(__entry->label));
 	),
 	TP_printk("gate=%p forker=%d domains=%s waited=%llu holder=%d inside=%s site=%#llx label=%s",
 		  __entry->gate, __entry->forker,
@@ -151,7 +153,7 @@ TRACE_EVENT(abandon,
 		__array(char, label, FORKGATE_LABEL_SIZE + 1)
 	),
 	TP_fast_assign(
-		__entry->gate = thr->gate;
+		__entry->gate = thr->slot->gate;
 		__entry->thread = pid_nr(thr->pid);
 		__entry->domains = blame->domains;
 		__entry->site = blame->site;
@@ -163,7 +165,7 @@ TRACE_EVENT(abandon,
 		  __entry->label)
 );
 
-/* A copy of a gated address space that the hook had not seen. */
+/* A copy of a gated process that the hook had not seen. */
 TRACE_EVENT(bypass,
 	TP_PROTO(const struct fg_gate *gate),
 	TP_ARGS(gate),
@@ -178,28 +180,10 @@ TRACE_EVENT(bypass,
 	TP_printk("gate=%p forker=%d", __entry->gate, __entry->forker)
 );
 
-/* The last forker of a phase is done. */
-TRACE_EVENT(open,
-	TP_PROTO(const struct fg_gate *gate, u64 closed),
-	TP_ARGS(gate, closed),
-	TP_STRUCT__entry(
-		__field(const void *, gate)
-		__field(u32, blocked)
-		__field(u64, closed)
-	),
-	TP_fast_assign(
-		__entry->gate = gate;
-		__entry->blocked = gate->nr_blocked;
-		__entry->closed = closed;
-	),
-	TP_printk("gate=%p blocked=%u closed=%llu", __entry->gate,
-		  __entry->blocked, __entry->closed)
-);
-
 /* A thread has to wait before it may enter. */
 TRACE_EVENT(enter_wait,
-	TP_PROTO(const struct fg_thread *thr, u32 domains),
-	TP_ARGS(thr, domains),
+	TP_PROTO(const struct fg_thread *thr, u32 domains, bool nested),
+	TP_ARGS(thr, domains, nested),
 	TP_STRUCT__entry(
 		__field(const void *, gate)
 		__field(pid_t, thread)
@@ -207,10 +191,10 @@ TRACE_EVENT(enter_wait,
 		__field(bool, nested)
 	),
 	TP_fast_assign(
-		__entry->gate = thr->gate;
+		__entry->gate = thr->slot->gate;
 		__entry->thread = pid_nr(thr->pid);
 		__entry->domains = domains;
-		__entry->nested = thr->entry.nested;
+		__entry->nested = nested;
 	),
 	TP_printk("gate=%p thread=%d domains=%s nested=%d", __entry->gate,
 		  __entry->thread, fg_show_domains(__entry->domains),
@@ -230,7 +214,7 @@ TRACE_EVENT(enter_go,
 		__field(u64, waited)
 	),
 	TP_fast_assign(
-		__entry->gate = thr->gate;
+		__entry->gate = thr->slot->gate;
 		__entry->thread = pid_nr(thr->pid);
 		__entry->domains = domains;
 		__entry->error = error;

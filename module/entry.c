@@ -1,0 +1,595 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * entry.c - K1 to K6: who may be inside a section, and who waits to enter
+ *
+ * The argument is at the head of gate.c. Must not know how forkers wait.
+ */
+
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+
+#include "gate.h"
+#include "trace.h"
+
+/**
+ * fg_shared_slot - a slot as user space sees it
+ * @gate: its gate, not dead; gate->lock is held
+ * @nr: its number, with an owner
+ *
+ * Return: it. User space may write anything there at any time.
+ */
+struct forkgate_slot *fg_shared_slot(struct fg_gate *gate, int nr)
+{
+	lockdep_assert_held(&gate->lock);
+
+	return &gate->units[nr / FORKGATE_UNIT_SLOTS]
+			->shared->slots[nr % FORKGATE_UNIT_SLOTS];
+}
+
+/**
+ * fg_depth_domains - the domains that a slot's depths are inside of
+ * @slot: the slot
+ *
+ * Pairs with the store-release of L1: who sees a slot idle sees all that its
+ * section wrote.
+ *
+ * Return: FORKGATE_*.
+ */
+u32 fg_depth_domains(const struct forkgate_slot *slot)
+{
+	u32 memory = smp_load_acquire(&slot->depth[0]);	/* L1, see above */
+	u32 files = smp_load_acquire(&slot->depth[1]);	/* likewise */
+
+	return (memory ? FORKGATE_MEMORY : 0) | (files ? FORKGATE_FILES : 0);
+}
+
+/**
+ * fg_thread_inside - the domains that a thread's slot is inside of
+ * @thr: the thread, of a gate that is not dead; gate->lock is held
+ *
+ * An unadmitted level counts: a forker that has not passed it waits for it.
+ *
+ * Return: FORKGATE_*.
+ */
+u32 fg_thread_inside(struct fg_thread *thr)
+{
+	struct fg_slot *slot = thr->slot;
+
+	if (slot->nr == FG_NO_SLOT || !fg_thread_acts(thr))
+		return 0;
+	return fg_depth_domains(fg_shared_slot(slot->gate, slot->nr));
+}
+
+/* The domains in which the scan of this phase has passed a slot (F4) */
+static u32 fg_passed(struct fg_gate *gate, const struct fg_slot *slot)
+{
+	u32 unit = slot->nr / FORKGATE_UNIT_SLOTS, passed = 0;
+	int d;
+
+	for (fg_each_domain(d)) {
+		const struct fg_domain *domain = &gate->domains[d];
+
+		if (domain->state == FG_DOMAIN_COUNTED ||
+		    (domain->state == FG_DOMAIN_SCANNING &&
+		     unit < domain->cursor))
+			passed |= BIT(d);
+	}
+	return passed;
+}
+
+static u32 fg_counted(struct fg_gate *gate, const struct fg_slot *slot)
+{
+	return slot->opening == gate->openings ? slot->counted : 0;
+}
+
+static void fg_set_counted(struct fg_gate *gate, struct fg_slot *slot,
+			   u32 counted)
+{
+	u32 changed = fg_counted(gate, slot) ^ counted;
+	int d;
+
+	slot->counted = counted;
+	slot->opening = gate->openings;
+	for (fg_each_domain(d)) {
+		if (!(changed & BIT(d)))
+			continue;
+		gate->domains[d].inside += counted & BIT(d) ? 1 : -1;
+		gate->domains[d].sole ^= (unsigned long)slot;
+	}
+}
+
+/**
+ * fg_count_inside - F4, K2: the gate knows that a slot is inside
+ * @gate: its gate; gate->lock is held
+ * @slot: a slot with a number
+ * @domains: of what, whose scan has passed it or passes it now
+ */
+void fg_count_inside(struct fg_gate *gate, struct fg_slot *slot, u32 domains)
+{
+	lockdep_assert_held(&gate->lock);
+
+	fg_set_counted(gate, slot, fg_counted(gate, slot) | domains);
+}
+
+/**
+ * fg_uncount - K5: the gate knows that a slot is idle
+ * @gate: its gate; gate->lock is held
+ * @slot: a slot with a number
+ * @domains: of what
+ */
+void fg_uncount(struct fg_gate *gate, struct fg_slot *slot, u32 domains)
+{
+	lockdep_assert_held(&gate->lock);
+
+	fg_set_counted(gate, slot, fg_counted(gate, slot) & ~domains);
+}
+
+/*
+ * A slot's depths have changed while its thread is polling for a ticket: what
+ * it is inside of matters to circles, and it may be in one now.
+ */
+static void fg_polled_inside(struct fg_gate *gate, struct fg_slot *slot)
+{
+	struct fg_thread *thr = slot->actor;
+
+	if (!thr || thr->fork.edge == FG_NO_EDGE)
+		return;
+	fg_phase_no_edge(gate, thr);
+	if (fg_phase_circular(gate, thr)) {
+		thr->fork.driver = FG_BY_NUDGE;
+		fg_poll_notify(gate, thr);
+	}
+	fg_phase_edge(gate, thr);
+}
+
+/**
+ * fg_slot_left - K5: levels went out of a slot
+ * @gate: its gate, not dead; gate->lock is held
+ * @slot: a slot with a number
+ *
+ * The caller calls fg_phase_run() once it has done the rest of its change.
+ */
+void fg_slot_left(struct fg_gate *gate, struct fg_slot *slot)
+{
+	lockdep_assert_held(&gate->lock);
+
+	fg_uncount(gate, slot,
+		   ~fg_depth_domains(fg_shared_slot(gate, slot->nr)));
+	fg_polled_inside(gate, slot);
+}
+
+static u32 fg_levels_domains(const u32 *levels)
+{
+	return (levels[0] ? FORKGATE_MEMORY : 0) |
+	       (levels[1] ? FORKGATE_FILES : 0);
+}
+
+/**
+ * fg_barred - domains that a thread may not enter, whatever it is inside of
+ * @gate: the gate; gate->lock is held
+ * @thr: the thread, whose own ticket or copy does not matter; may be NULL
+ *
+ * Rule 5: a copy in progress and a granted ticket of the same domain.
+ *
+ * Return: FORKGATE_*.
+ */
+u32 fg_barred(struct fg_gate *gate, struct fg_thread *thr)
+{
+	u32 own = thr && (thr->fork.state == FG_FORK_TICKET ||
+			  thr->fork.state == FG_FORK_COPYING) ?
+		  thr->fork.need : 0;
+	u32 barred = 0;
+	int d;
+
+	lockdep_assert_held(&gate->lock);
+
+	for (fg_each_domain(d))
+		if (gate->domains[d].holds > !!(own & BIT(d)))
+			barred |= BIT(d);
+	return barred;
+}
+
+/* Domains that others than @thr wait to see idle */
+static u32 fg_drained(struct fg_gate *gate, struct fg_thread *thr)
+{
+	u32 own = thr->fork.state == FG_FORK_WAITING &&
+		  !fg_fork_queued(gate, thr) ? thr->fork.need : 0;
+	u32 drained = 0;
+	int d;
+
+	for (fg_each_domain(d))
+		if (gate->phase.drains[d] > !!(own & BIT(d)))
+			drained |= BIT(d);
+	return drained;
+}
+
+/* K2: may @thr enter @want? Rule 5 and, for patience 0, rule 7 */
+static bool fg_may_enter(struct fg_gate *gate, struct fg_thread *thr, u32 want,
+			 bool newcomer)
+{
+	u32 drained = fg_drained(gate, thr);
+
+	if (want & fg_barred(gate, thr))
+		return false;
+	if (newcomer)
+		return !gate->phase.patience ||
+		       !(want & drained || gate->strict);
+	if (want & drained)
+		fg_phase_strict(gate);
+	return true;
+}
+
+/* Count @thr into @domains, adding @levels to what its slot says. */
+static void fg_admit(struct fg_gate *gate, struct fg_thread *thr, u32 domains,
+		     const u32 *levels)
+{
+	struct fg_slot *slot = thr->slot;
+	struct forkgate_slot *shared = fg_shared_slot(gate, slot->nr);
+	int d;
+
+	for (fg_each_domain(d))
+		if (levels[d])
+			WRITE_ONCE(shared->depth[d],
+				   READ_ONCE(shared->depth[d]) + levels[d]);
+	fg_count_inside(gate, slot, domains & fg_passed(gate, slot));
+	fg_polled_inside(gate, slot);
+}
+
+/* K6: a sleeper is counted in by whoever releases it. */
+static void fg_entry_admit(struct fg_gate *gate, struct fg_entry *entry)
+{
+	struct fg_thread *thr = entry->thr;
+
+	list_del_init(&entry->node);
+	gate->nr_blocked--;
+	entry->state = FG_ENTRY_VOID;
+	if (gate->dead || !fg_thread_acts(thr) || thr->slot->nr == FG_NO_SLOT)
+		return;
+	fg_admit(gate, thr, entry->want, entry->levels);
+	entry->state = FG_ENTRY_ADMITTED;
+}
+
+static void fg_release_list(struct fg_gate *gate, u32 rank, u32 want)
+{
+	list_splice_tail_init(&gate->blocked[rank][want], &gate->released);
+	gate->batch[rank][want]++;
+}
+
+/**
+ * fg_release_newcomers - K7: let the newcomers blocked so far go
+ * @gate: the gate; gate->lock is held
+ */
+void fg_release_newcomers(struct fg_gate *gate)
+{
+	u32 want;
+
+	lockdep_assert_held(&gate->lock);
+
+	for (want = 1; want < FG_NR_NEEDS; want++)
+		fg_release_list(gate, FG_NEWCOMER, want);
+}
+
+/**
+ * fg_release_blocked - F6: let all go that wait to enter
+ * @gate: the gate; gate->lock is held
+ */
+void fg_release_blocked(struct fg_gate *gate)
+{
+	u32 want;
+
+	for (want = 1; want < FG_NR_NEEDS; want++)
+		fg_release_list(gate, FG_NESTED, want);
+	fg_release_newcomers(gate);
+}
+
+/**
+ * fg_release_unbarred - a copy or a ticket has ended, others are in the phase
+ * @gate: the gate; gate->lock is held
+ *
+ * Lets those go that only it kept out: threads inside sections and, since a
+ * drain without patience keeps none out, newcomers then (rule 7).
+ */
+void fg_release_unbarred(struct fg_gate *gate)
+{
+	u32 barred = fg_barred(gate, NULL), want;
+
+	for (want = 1; want < FG_NR_NEEDS; want++) {
+		if (want & barred)
+			continue;
+		fg_release_list(gate, FG_NESTED, want);
+		if (!gate->phase.patience)
+			fg_release_list(gate, FG_NEWCOMER, want);
+	}
+}
+
+/**
+ * fg_any_blocked - does a thread of a rank wait that was not released?
+ * @gate: the gate; gate->lock is held
+ * @rank: FG_NEWCOMER or FG_NESTED
+ *
+ * Return: whether one does.
+ */
+bool fg_any_blocked(struct fg_gate *gate, u32 rank)
+{
+	u32 want;
+
+	lockdep_assert_held(&gate->lock);
+
+	for (want = 1; want < FG_NR_NEEDS; want++)
+		if (!list_empty(&gate->blocked[rank][want]))
+			return true;
+	return false;
+}
+
+/**
+ * fg_release_batch - K6: count a batch of released threads in
+ * @gate: the gate; gate->lock is held
+ *
+ * Every thread released helps with the next batch before it returns to user
+ * mode, so that contexts that may not sleep need to call this but once.
+ *
+ * Return: whether there are more.
+ */
+bool fg_release_batch(struct fg_gate *gate)
+{
+	struct fg_entry *entry;
+	int n;
+
+	lockdep_assert_held(&gate->lock);
+
+	for (n = 0; n < FG_RELEASE_BATCH; n++) {
+		entry = list_first_entry_or_null(&gate->released,
+						 struct fg_entry, node);
+		if (!entry)
+			break;
+		fg_entry_admit(gate, entry);
+		wake_up_process(entry->thr->task);
+	}
+	if (!list_empty(&gate->released))
+		return true;
+	if (n)
+		fg_phase_run(gate);
+	return false;
+}
+
+static bool fg_entry_released(struct fg_gate *gate, struct fg_entry *entry)
+{
+	return entry->batch != gate->batch[entry->rank][entry->want];
+}
+
+/*
+ * Sleep until counted in. Return: 0, -ENXIO, or -ERESTARTNOINTR with the
+ * entry's levels in no one's count.
+ */
+static int fg_enter_wait(struct fg_gate *gate, struct fg_entry *entry)
+{
+	unsigned long irq;
+	int ret = 0;
+
+	fg_step(FG_STEP_BLOCKED);
+	for (;;) {
+		raw_spin_lock_irqsave(&gate->lock, irq);
+		if (entry->state == FG_ENTRY_BLOCKED && signal_pending(current)) {
+			/* K4 */
+			if (fg_entry_released(gate, entry)) {
+				fg_entry_admit(gate, entry);
+				fg_phase_run(gate);
+			} else {
+				list_del_init(&entry->node);
+				gate->nr_blocked--;
+				ret = -ERESTARTNOINTR;
+				break;
+			}
+		}
+		if (entry->state != FG_ENTRY_BLOCKED)
+			break;
+		set_current_state(TASK_INTERRUPTIBLE);
+		raw_spin_unlock_irqrestore(&gate->lock, irq);
+		schedule();
+	}
+	if (!ret && entry->state == FG_ENTRY_VOID)
+		ret = -ENXIO;
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	__set_current_state(TASK_RUNNING);
+	fg_settle(gate);
+	return ret;
+}
+
+/*
+ * The restarted call goes on from what the kernel took out of the slot. If user
+ * space cannot be told, it is as if the call had never been made: the levels
+ * are in the slot again, unadmitted.
+ */
+static int fg_enter_interrupted(struct fg_gate *gate, struct fg_entry *entry,
+				struct forkgate_enter *enter, const u32 *taken,
+				struct forkgate_enter __user *uenter)
+{
+	struct fg_thread *thr = entry->thr;
+	struct forkgate_slot *shared;
+	unsigned long irq;
+	int d;
+
+	for (fg_each_domain(d))
+		enter->levels[d] = entry->levels[d];
+	enter->flags &= ~FORKGATE_COUNTED;
+	if (!copy_to_user(uenter, enter, sizeof(*enter)))
+		return -ERESTARTNOINTR;
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	if (!gate->dead && fg_thread_acts(thr) && thr->slot->nr != FG_NO_SLOT) {
+		shared = fg_shared_slot(gate, thr->slot->nr);
+		for (fg_each_domain(d))
+			WRITE_ONCE(shared->depth[d],
+				   READ_ONCE(shared->depth[d]) + taken[d]);
+	}
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	return -EFAULT;
+}
+
+/* An open gate may have left `closed` set in units far away (F6). */
+static void fg_unit_refresh(struct fg_gate *gate, const struct fg_slot *slot)
+{
+	struct fg_shared *shared =
+		gate->units[slot->nr / FORKGATE_UNIT_SLOTS]->shared;
+
+	WRITE_ONCE(shared->header.closed, gate->closed);
+}
+
+/*
+ * The calling thread if it acts at @gate with a slot; gate->lock is held.
+ * Return: 0, -ENXIO, -ESRCH.
+ */
+static int fg_check_slot(struct fg_gate *gate, struct fg_thread *thr)
+{
+	if (gate->dead)
+		return -ENXIO;
+	if (fg_thread_gate(thr) != gate || !fg_thread_acts(thr) ||
+	    thr->slot->nr == FG_NO_SLOT)
+		return -ESRCH;
+	fg_unit_refresh(gate, thr->slot);
+	return 0;
+}
+
+/**
+ * fg_enter - ENTER: the kernel decides about an entry
+ * @gate: the caller's gate, referenced
+ * @enter: checked arguments
+ * @uenter: where they came from; told what was taken out of the slot when a
+ *	signal interrupts, so that the restarted call goes on from there
+ *
+ * Context: the entering thread; may sleep, a signal restarts it.
+ * Return: 0, -ESRCH (not registered), -EOVERFLOW, -EBUSY (non-blocking),
+ * -EFAULT, -ENXIO (the mapping went away), -ERESTARTNOINTR.
+ */
+int fg_enter(struct fg_gate *gate, struct forkgate_enter *enter,
+	     struct forkgate_enter __user *uenter)
+{
+	u32 own[FG_NR_DOMAINS], depth[FG_NR_DOMAINS], taken[FG_NR_DOMAINS];
+	struct fg_entry entry = { .since = ktime_get_ns() };
+	u32 passed, counted, inside = 0;
+	struct forkgate_slot *shared;
+	struct fg_thread *thr;
+	unsigned long irq;
+	bool newcomer;
+	int d, ret;
+
+	thr = fg_thread_find(current);
+	if (!thr)
+		return -ESRCH;
+
+	fg_step(FG_STEP_ENTER);
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	ret = fg_check_slot(gate, thr);
+	if (ret)
+		goto out_unlock;
+
+	/* K1 */
+	shared = fg_shared_slot(gate, thr->slot->nr);
+	passed = fg_passed(gate, thr->slot);
+	counted = fg_counted(gate, thr->slot);
+	ret = -EOVERFLOW;
+	for (fg_each_domain(d)) {
+		depth[d] = READ_ONCE(shared->depth[d]);
+		own[d] = (enter->flags & FORKGATE_COUNTED) &&
+			 (enter->domains & BIT(d)) && depth[d];
+		if (depth[d] + enter->levels[d] < depth[d])
+			goto out_unlock;
+		if (depth[d] > own[d] && (counted | ~passed) & BIT(d))
+			inside |= BIT(d);
+	}
+
+	/* K2 */
+	entry.want = enter->domains | fg_levels_domains(enter->levels);
+	newcomer = !inside && thr->fork.state == FG_FORK_NONE;
+	ret = 0;
+	if (fg_may_enter(gate, thr, entry.want, newcomer)) {
+		fg_admit(gate, thr, entry.want, enter->levels);
+		goto out_unlock;
+	}
+
+	/* K3 */
+	for (fg_each_domain(d)) {
+		taken[d] = own[d];
+		if ((passed & ~counted & BIT(d)) &&
+		    !(enter->flags & FORKGATE_NONBLOCK))
+			taken[d] = depth[d];
+		WRITE_ONCE(shared->depth[d], depth[d] - taken[d]);
+		entry.levels[d] = enter->levels[d] + taken[d];
+	}
+	fg_slot_left(gate, thr->slot);
+	fg_phase_run(gate);
+	ret = -EBUSY;
+	if (enter->flags & FORKGATE_NONBLOCK)
+		goto out_unlock;
+
+	entry.thr = thr;
+	entry.want |= fg_levels_domains(entry.levels);
+	entry.state = FG_ENTRY_BLOCKED;
+	entry.rank = newcomer ? FG_NEWCOMER : FG_NESTED;
+	entry.batch = gate->batch[entry.rank][entry.want];
+	list_add_tail(&entry.node, &gate->blocked[entry.rank][entry.want]);
+	gate->nr_blocked++;
+	trace_enter_wait(thr, entry.want, entry.rank == FG_NESTED);
+	fg_timer_arm(gate);
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+
+	ret = fg_enter_wait(gate, &entry);
+	trace_enter_go(thr, entry.want, ret, ktime_get_ns() - entry.since);
+	fg_account(FG_TIME_ENTRY, ktime_get_ns() - entry.since);
+	fg_step(FG_STEP_ADMITTED);
+	if (ret == -ERESTARTNOINTR)
+		ret = fg_enter_interrupted(gate, &entry, enter, taken, uenter);
+	fg_thread_put(thr);
+	return ret;
+
+out_unlock:
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	fg_settle(gate);
+	fg_thread_put(thr);
+	return ret;
+}
+
+/**
+ * fg_leave - LEAVE: a thread may wait for what was left (K5)
+ * @gate: the caller's gate, referenced
+ * @leave: checked arguments
+ *
+ * Context: the leaving thread.
+ * Return: 0, -ESRCH (not registered), -EPERM (not inside), -ENXIO.
+ */
+int fg_leave(struct fg_gate *gate, const struct forkgate_leave *leave)
+{
+	struct forkgate_slot *shared;
+	struct fg_thread *thr;
+	unsigned long irq;
+	int d, ret;
+
+	thr = fg_thread_find(current);
+	if (!thr)
+		return -ESRCH;
+
+	fg_step(FG_STEP_LEAVE);
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	ret = fg_check_slot(gate, thr);
+	if (ret)
+		goto out;
+
+	shared = fg_shared_slot(gate, thr->slot->nr);
+	if (!(leave->flags & FORKGATE_COUNTED)) {
+		ret = -EPERM;
+		if (leave->domains & ~fg_depth_domains(shared))
+			goto out;
+		for (fg_each_domain(d))
+			if (leave->domains & BIT(d))	/* as L1 */
+				smp_store_release(&shared->depth[d],
+						  READ_ONCE(shared->depth[d]) - 1);
+	}
+	fg_slot_left(gate, thr->slot);
+	fg_phase_run(gate);
+	ret = 0;
+out:
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	fg_settle(gate);
+	fg_thread_put(thr);
+	return ret;
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * map.c - the mapping: units of slots, shared with user space
+ *
+ * vm_ops run under mmap_lock: no user access and no waiting for the gate here.
+ * Must not know the protocol.
+ */
+
+#include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+
+#include "compat.h"
+#include "gate.h"
+#include "trace.h"
+
+static_assert(sizeof(struct forkgate_header) == FORKGATE_SLOT_SIZE);
+static_assert(offsetof(struct forkgate_header, closed) == 8);
+static_assert(sizeof(struct forkgate_slot) == FORKGATE_SLOT_SIZE);
+static_assert(offsetof(struct forkgate_slot, site) == 8);
+static_assert(offsetof(struct forkgate_slot, label) == 24);
+static_assert(offsetof(struct forkgate_slot, tid) == 48);
+static_assert(sizeof(struct fg_shared) == FORKGATE_UNIT_SIZE);
+static_assert(FORKGATE_UNIT_SLOTS <= 64);
+/* A page holds one unit; machines with larger pages need more of the fault. */
+static_assert(PAGE_SIZE == FORKGATE_UNIT_SIZE);
+
+/**
+ * fg_unit_alloc - a unit without slots in use
+ * @copy: FORKGATE_COPY_*, for its header
+ * @gfp: how to allocate
+ *
+ * Return: it, or NULL.
+ */
+struct fg_unit *fg_unit_alloc(u32 copy, gfp_t gfp)
+{
+	struct fg_unit *unit = kzalloc(sizeof(*unit), gfp);
+
+	if (!unit)
+		return NULL;
+	unit->page = alloc_page(gfp | __GFP_ZERO);
+	if (!unit->page) {
+		kfree(unit);
+		return NULL;
+	}
+	unit->shared = page_address(unit->page);
+	unit->shared->header.abi = FORKGATE_ABI;
+	unit->shared->header.copy = copy;
+	return unit;
+}
+
+/**
+ * fg_unit_free - the reverse; user space may have the page for a little longer
+ * @unit: a unit that no gate refers to
+ */
+void fg_unit_free(struct fg_unit *unit)
+{
+	put_page(unit->page);
+	kfree(unit);
+}
+
+/**
+ * fg_unit_add - make sure that a gate has a unit
+ * @gate: its gate, referenced or mapped
+ * @index: which, below FORKGATE_UNITS
+ * @gfp: how to allocate
+ *
+ * Context: may sleep, as @gfp says.
+ * Return: 0, -ENOMEM, -ENXIO (the gate has ended).
+ */
+int fg_unit_add(struct fg_gate *gate, u32 index, gfp_t gfp)
+{
+	struct fg_unit **units = NULL, *unit;
+	unsigned long irq;
+	int ret = 0;
+
+	unit = fg_unit_alloc(gate->copy, gfp);
+	if (!unit)
+		return -ENOMEM;
+	if (index && READ_ONCE(gate->max_units) == 1) {
+		units = kcalloc(FORKGATE_UNITS, sizeof(*units), gfp);
+		if (!units) {
+			fg_unit_free(unit);
+			return -ENOMEM;
+		}
+	}
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	if (gate->dead) {
+		ret = -ENXIO;
+		goto out;
+	}
+	if (units && gate->max_units == 1) {
+		units[0] = gate->unit;
+		gate->units = units;
+		WRITE_ONCE(gate->max_units, FORKGATE_UNITS);
+		units = NULL;
+	}
+	if (!gate->units[index]) {
+		unit->shared->header.closed = gate->closed;
+		gate->units[index] = unit;
+		gate->nr_units = max(gate->nr_units, index + 1);
+		unit = NULL;
+	}
+out:
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	kfree(units);
+	if (unit)
+		fg_unit_free(unit);
+	return ret;
+}
+
+/*
+ * Rule 14: a copy reached the mapping although no clone of this thread was let
+ * through: the hook was switched off or came too late. Nothing can be refused
+ * here, so nothing may fail.
+ */
+static struct fg_gate *fg_map_bypassed(struct fg_gate *parent)
+{
+	struct fg_thread *thr = fg_thread_find(current);
+	struct fg_gate *gate;
+	unsigned long irq;
+
+	if (thr && fg_thread_gate(thr) != parent) {
+		fg_thread_put(thr);
+		thr = NULL;
+	}
+	gate = fg_gate_copy(thr, parent, GFP_KERNEL | __GFP_NOFAIL);
+	fg_gate_mark_copy(gate, FORKGATE_COPY_BYPASSED);
+	raw_spin_lock_irqsave(&parent->lock, irq);
+	fg_count(parent, FG_EVENT_BYPASS);
+	trace_bypass(parent);
+	raw_spin_unlock_irqrestore(&parent->lock, irq);
+	if (thr) {
+		fg_outcome(parent, thr, FORKGATE_OUTCOME_BYPASSED);
+		fg_thread_put(thr);
+	}
+	fg_hook_bypassed();
+	if (fg_may_log(parent))
+		pr_warn("forkgate: %s[%d]: its memory was copied without passing the gate; are kprobes or ftrace switched off?\n",
+			current->comm, task_pid_nr(current));
+	return gate;
+}
+
+/* The gate that a clone has made for its child, or one made now */
+static struct fg_gate *fg_map_child(struct fg_gate *parent)
+{
+	struct fg_thread *thr = fg_thread_find(current);
+	struct fg_gate *child = NULL;
+
+	if (thr && thr->clone)
+		child = xchg(&thr->clone->child, NULL);
+	if (thr)
+		fg_thread_put(thr);
+	return child ?: fg_map_bypassed(parent);
+}
+
+/*
+ * Called for the child's mapping while the kernel copies an address space, in
+ * the forking thread, and for a mapping that mremap() is about to move.
+ */
+static void fg_vm_open(struct vm_area_struct *vma)
+{
+	struct fg_gate *gate = vma->vm_private_data, *child;
+	unsigned long irq;
+
+	if (vma->vm_mm != current->mm) {
+		child = fg_gate_get(vma->vm_mm);
+		if (!child) {
+			child = fg_map_child(gate);
+			fg_gate_attach(child, vma->vm_mm);
+			vma->vm_private_data = child;
+			return;
+		}
+		/* Mapped twice; the other mapping keeps it. */
+		gate = child;
+		vma->vm_private_data = child;
+		fg_gate_put(child);
+	}
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	gate->vmas++;
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+}
+
+static void fg_vm_close(struct vm_area_struct *vma)
+{
+	struct fg_gate *gate = vma->vm_private_data;
+	unsigned long irq;
+	bool last;
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	last = !--gate->vmas;
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	if (last)
+		fg_gate_detach(gate);
+}
+
+static vm_fault_t fg_vm_fault(struct vm_fault *vmf)
+{
+	struct fg_gate *gate = vmf->vma->vm_private_data;
+	struct fg_unit *unit;
+	unsigned long irq;
+
+	if (vmf->pgoff >= FORKGATE_UNITS)
+		return VM_FAULT_SIGBUS;
+	for (;;) {
+		unit = NULL;
+		raw_spin_lock_irqsave(&gate->lock, irq);
+		if (vmf->pgoff < gate->max_units)
+			unit = gate->units[vmf->pgoff];
+		raw_spin_unlock_irqrestore(&gate->lock, irq);
+		if (unit)
+			break;
+		if (fg_unit_add(gate, vmf->pgoff, GFP_KERNEL_ACCOUNT))
+			return VM_FAULT_OOM;
+	}
+	/* The mapping, which a fault holds, keeps its units. */
+	get_page(unit->page);
+	vmf->page = unit->page;
+	return 0;
+}
+
+/* A mapping is all or nothing: no munmap or mprotect of a part, */
+static int fg_vm_may_split(struct vm_area_struct *vma, unsigned long addr)
+{
+	return -EINVAL;
+}
+
+/* and it stays where it is: slots are known by their address. */
+static int fg_vm_mremap(struct vm_area_struct *vma)
+{
+	return -EINVAL;
+}
+
+static const struct vm_operations_struct fg_vm_ops = {
+	.open = fg_vm_open,
+	.close = fg_vm_close,
+	.may_split = fg_vm_may_split,
+	.mremap = fg_vm_mremap,
+	.fault = fg_vm_fault,
+};
+
+/**
+ * fg_map - map the gate of the calling process, made if need be
+ * @vma: the mapping
+ *
+ * Context: mmap_lock is held for writing: no other mapping comes or goes.
+ * Return: 0, -EINVAL (not shared, an offset, too long), -EPERM (executable),
+ * -ENOMEM.
+ */
+int fg_map(struct vm_area_struct *vma)
+{
+	struct fg_gate *gate;
+	unsigned long irq;
+
+	if (!(vma->vm_flags & VM_SHARED) || vma->vm_pgoff ||
+	    vma->vm_end - vma->vm_start > FORKGATE_MAP_SIZE)
+		return -EINVAL;
+	if (vma->vm_flags & VM_EXEC)
+		return -EPERM;
+
+	gate = fg_gate_get(vma->vm_mm);
+	if (gate) {
+		raw_spin_lock_irqsave(&gate->lock, irq);
+		gate->vmas++;
+		raw_spin_unlock_irqrestore(&gate->lock, irq);
+		fg_gate_put(gate);
+	} else {
+		gate = fg_gate_alloc(GFP_KERNEL_ACCOUNT);
+		if (!gate)
+			return -ENOMEM;
+		fg_gate_attach(gate, vma->vm_mm);
+	}
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
+	vm_flags_clear(vma, VM_MAYEXEC);
+	vma->vm_private_data = gate;
+	vma->vm_ops = &fg_vm_ops;
+	return 0;
+}

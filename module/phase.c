@@ -1,0 +1,869 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * phase.c - F2, F4, F6, F7 and K7: who may copy, and in which phase
+ *
+ * The argument is at the head of gate.c. All of this runs under gate->lock and
+ * in steps bounded by a constant (rule 13): forkers are counted, not visited.
+ *
+ *	 join (F2)                   grant (F4)
+ *   NONE ------> WAITING, queued       +-------> TICKET ----+
+ *	|	     | F7, K7	        |	    |  |     | expiry, release,
+ *	|	     v		        |    clone  |  |     | end of the thread
+ *	+----> WAITING, in the phase ---+     (F4)  v  |     v
+ *		     ^	    ^           +-------> COPYING -> NONE (F6)
+ *		     |	    | a signal after the grant |
+ *		     |	    +--------------------------+
+ *		     +- the ticket does not cover the clone
+ *
+ * Must not know what a forker is waiting for its grant with: fork.c and
+ * ticket.c do.
+ */
+
+#include "gate.h"
+#include "trace.h"
+
+/**
+ * fg_fork_queued - does a forker wait for the next phase?
+ * @gate: its gate; gate->lock is held
+ * @thr: a forker
+ *
+ * Return: whether it does; otherwise it is in the current one.
+ */
+bool fg_fork_queued(struct fg_gate *gate, struct fg_thread *thr)
+{
+	lockdep_assert_held(&gate->lock);
+
+	return thr->fork.phase > gate->phase_nr;
+}
+
+static struct fg_crowd *fg_crowd(struct fg_gate *gate, struct fg_thread *thr)
+{
+	return fg_fork_queued(gate, thr) ? &gate->queue : &gate->phase;
+}
+
+/* Closing */
+
+/* F3, the first half: tell a batch of units. */
+static void fg_publish(struct fg_gate *gate)
+{
+	u32 end = min(gate->published + FG_CLOSE_BATCH, gate->nr_units);
+	struct fg_unit *unit;
+
+	for (; gate->published < end; gate->published++) {
+		unit = gate->units[gate->published];
+		if (unit)
+			WRITE_ONCE(unit->shared->header.closed, gate->closed);
+	}
+}
+
+static void fg_set_closed(struct fg_gate *gate, u32 closed)
+{
+	if (gate->closed == closed)
+		return;
+	gate->closed = closed;
+	gate->published = 0;
+	fg_publish(gate);
+}
+
+/**
+ * fg_phase_close - F2: close what a forker of this phase needs
+ * @gate: the gate; gate->lock is held
+ * @domains: what it needs
+ */
+void fg_phase_close(struct fg_gate *gate, u32 domains)
+{
+	int d;
+
+	lockdep_assert_held(&gate->lock);
+
+	for (fg_each_domain(d))
+		if ((domains & BIT(d)) &&
+		    gate->domains[d].state == FG_DOMAIN_OPEN)
+			gate->domains[d].state = FG_DOMAIN_FENCING;
+	fg_set_closed(gate, gate->closed | domains);
+}
+
+/**
+ * fg_phase_strict - keep newcomers of either domain out until the phase ends
+ * @gate: the gate; gate->lock is held
+ *
+ * Threads that go in and out of the one domain while they are inside the other,
+ * which only newcomers are kept from, could otherwise prolong a phase without
+ * end (rule 6).
+ */
+void fg_phase_strict(struct fg_gate *gate)
+{
+	lockdep_assert_held(&gate->lock);
+
+	if (!gate->phase.nr)
+		return;
+	gate->strict = true;
+	fg_set_closed(gate, FORKGATE_DOMAINS);
+}
+
+/**
+ * fg_phase_unready - is there closing or scanning to do for this phase?
+ * @gate: the gate; gate->lock is held
+ *
+ * Return: whether there is; its forkers call fg_phase_step() then.
+ */
+bool fg_phase_unready(struct fg_gate *gate)
+{
+	int d;
+
+	lockdep_assert_held(&gate->lock);
+
+	if (!gate->phase.nr)
+		return false;
+	if (gate->published < gate->nr_units)
+		return true;
+	for (fg_each_domain(d))
+		if (gate->domains[d].state == FG_DOMAIN_FENCING ||
+		    gate->domains[d].state == FG_DOMAIN_SCANNING)
+			return true;
+	return false;
+}
+
+/* F4: count the slots of a unit that are inside. */
+static void fg_scan_unit(struct fg_gate *gate, u32 index, u32 domains)
+{
+	struct fg_unit *unit = gate->units[index];
+	const struct forkgate_slot *shared;
+	u64 used;
+	u32 inside;
+	int bit;
+
+	if (!unit)
+		return;
+	for (used = unit->used; used; used &= used - 1) {
+		bit = __ffs64(used);
+		shared = &unit->shared->slots[bit];
+		inside = fg_depth_domains(shared) & domains;
+		if (inside)
+			fg_count_inside(gate, unit->slots[bit], inside);
+	}
+}
+
+/* F4, a batch of it */
+static void fg_scan(struct fg_gate *gate)
+{
+	u32 domains = 0, cursor = FORKGATE_UNITS, end;
+	struct fg_domain *domain;
+	int d;
+
+	/* Those whose scan is behind, together where they are */
+	for (fg_each_domain(d)) {
+		domain = &gate->domains[d];
+		if (domain->state != FG_DOMAIN_SCANNING ||
+		    domain->cursor > cursor)
+			continue;
+		if (domain->cursor < cursor)
+			domains = 0;
+		cursor = domain->cursor;
+		domains |= BIT(d);
+	}
+	end = min(cursor + FG_SCAN_BATCH, gate->nr_units);
+	for (; cursor < end; cursor++)
+		fg_scan_unit(gate, cursor, domains);
+	for (fg_each_domain(d)) {
+		domain = &gate->domains[d];
+		if (!(domains & BIT(d)))
+			continue;
+		domain->cursor = cursor;
+		if (cursor == gate->nr_units)
+			domain->state = FG_DOMAIN_COUNTED;
+	}
+}
+
+/**
+ * fg_phase_step - F3, F4: bring a phase that is not ready on
+ * @gate: the gate; gate->lock is held
+ *
+ * Return: true if fg_fence() is what comes next.
+ */
+bool fg_phase_step(struct fg_gate *gate)
+{
+	int d;
+
+	lockdep_assert_held(&gate->lock);
+
+	if (gate->published < gate->nr_units) {
+		fg_publish(gate);
+		return false;
+	}
+	for (fg_each_domain(d))
+		if (gate->domains[d].state == FG_DOMAIN_FENCING)
+			return true;
+	fg_scan(gate);
+	return false;
+}
+
+/* Being in a phase */
+
+static void fg_drains_add(struct fg_crowd *crowd, u32 need, int n)
+{
+	int d;
+
+	for (fg_each_domain(d))
+		if (need & BIT(d))
+			crowd->drains[d] += n;
+}
+
+static void fg_holds_add(struct fg_gate *gate, u32 need, int n)
+{
+	int d;
+
+	for (fg_each_domain(d))
+		if (need & BIT(d))
+			gate->domains[d].holds += n;
+}
+
+/* Into the list of those that can be granted */
+static void fg_wait_list(struct fg_gate *gate, struct fg_thread *thr, bool first)
+{
+	struct fg_fork *fork = &thr->fork;
+	struct list_head *list =
+		&fg_crowd(gate, thr)->waiting[fork->need][fork->kind];
+
+	if (first)
+		list_add(&fork->wait, list);
+	else
+		list_add_tail(&fork->wait, list);
+}
+
+static void fg_phase_begin(struct fg_gate *gate)
+{
+	gate->joining = FG_JOIN_ALL;
+	gate->strict = false;
+	gate->closed_at = ktime_get_ns();
+	gate->yield_at = fg_saturated_add(gate->closed_at, gate->phase.patience);
+	fg_count(gate, FG_EVENT_PHASE);
+}
+
+/* A phase waits at least as patiently as the most patient of its forkers. */
+static void fg_phase_patience(struct fg_gate *gate, u64 patience)
+{
+	if (gate->phase.patience >= patience)
+		return;
+	gate->yield_at = fg_saturated_add(gate->yield_at,
+					  patience - gate->phase.patience);
+	gate->phase.patience = patience;
+}
+
+/* Rule 6: may a forker that comes now join? */
+static bool fg_phase_joinable(struct fg_gate *gate, struct fg_thread *thr)
+{
+	if (!gate->phase.nr)
+		return !gate->queue.nr && list_empty(&gate->released);
+	switch (gate->joining) {
+	case FG_JOIN_ALL:
+		if (!gate->queue.nr)
+			return true;
+		fallthrough;
+	case FG_JOIN_INSIDE:
+		return fg_thread_inside(thr) || !gate->phase.patience;
+	case FG_JOIN_NONE:
+		break;
+	}
+	return false;
+}
+
+/**
+ * fg_phase_join - F2: a forker arrives
+ * @gate: its gate, not dead; gate->lock is held
+ * @thr: the forker, FG_FORK_NONE; fork.need, .kind, .driver and .patience are
+ *	set
+ *
+ * It joins the phase or is queued for the next (rule 6). The caller calls
+ * fg_phase_run() before it drops the lock.
+ */
+void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr)
+{
+	struct fg_fork *fork = &thr->fork;
+
+	lockdep_assert_held(&gate->lock);
+
+	/* This may be a signal handler between L1 and L3. */
+	if (thr->slot->nr != FG_NO_SLOT && fg_thread_acts(thr))
+		fg_slot_left(gate, thr->slot);
+
+	fork->state = FG_FORK_WAITING;
+	fork->order = gate->order++;
+	list_add_tail(&fork->node, &gate->forkers);
+	if (fg_phase_joinable(gate, thr)) {
+		fork->phase = gate->phase_nr;
+		if (!gate->phase.nr) {
+			gate->phase.patience = fork->patience;
+			fg_phase_begin(gate);
+		}
+		fg_phase_patience(gate, fork->patience);
+		fg_phase_close(gate, fork->need);
+	} else {
+		fork->phase = gate->phase_nr + 1;
+		gate->queue.patience = max(gate->queue.patience, fork->patience);
+		fg_phase_strict(gate);
+	}
+	fg_crowd(gate, thr)->nr++;
+	fg_drains_add(fg_crowd(gate, thr), fork->need, 1);
+	fg_wait_list(gate, thr, false);
+	trace_close(thr, fork->need);
+}
+
+/* Take a waiting forker out of what says that it waits. */
+static void fg_wait_end(struct fg_gate *gate, struct fg_thread *thr)
+{
+	struct fg_fork *fork = &thr->fork;
+
+	list_del_init(&fork->wait);
+	fg_drains_add(fg_crowd(gate, thr), fork->need, -1);
+	fg_phase_no_edge(gate, thr);
+}
+
+/* K7, F7: the queue is in the phase. */
+static void fg_phase_merge(struct fg_gate *gate)
+{
+	struct fg_crowd *phase = &gate->phase, *queue = &gate->queue;
+	u32 need = 0, kind;
+	int d;
+
+	if (!queue->nr)
+		return;
+	gate->phase_nr++;
+	phase->nr += queue->nr;
+	for (fg_each_domain(d)) {
+		if (queue->drains[d])
+			need |= BIT(d);
+		phase->drains[d] += queue->drains[d];
+		queue->drains[d] = 0;
+	}
+	fg_phase_patience(gate, queue->patience);
+	queue->nr = 0;
+	queue->patience = 0;
+	fg_phase_close(gate, need);
+	for (need = 1; need < FG_NR_NEEDS; need++)
+		for (kind = 0; kind < FG_NR_KINDS; kind++)
+			list_splice_tail_init(&queue->waiting[need][kind],
+					      &phase->waiting[need][kind]);
+}
+
+/* F7: the queue becomes the next phase, when all released are counted in. */
+static void fg_phase_next(struct fg_gate *gate)
+{
+	if (gate->phase.nr || !gate->queue.nr || !list_empty(&gate->released))
+		return;
+	gate->phase.patience = gate->queue.patience;
+	fg_phase_begin(gate);
+	fg_phase_merge(gate);
+}
+
+/* Granting */
+
+/* F4: are all other threads outside of what a waiting forker needs? */
+static bool fg_phase_idle(struct fg_gate *gate, struct fg_thread *thr)
+{
+	unsigned long own = fg_thread_acts(thr) ? (unsigned long)thr->slot : 0;
+	int d;
+
+	for (fg_each_domain(d)) {
+		const struct fg_domain *domain = &gate->domains[d];
+
+		if (!(thr->fork.need & BIT(d)))
+			continue;
+		if (domain->state != FG_DOMAIN_COUNTED)
+			return false;
+		/* Rule 3: what the forker is inside of does not count. */
+		if (domain->inside &&
+		    !(domain->inside == 1 && domain->sole == own))
+			return false;
+	}
+	return true;
+}
+
+/* Rule 11: nothing is granted beside a ticket, and no ticket beside anything. */
+static bool fg_phase_turn(struct fg_gate *gate, enum fg_fork_kind kind)
+{
+	return !gate->nr_tickets && (kind == FG_CLONE || !gate->nr_copies);
+}
+
+static bool fg_phase_grantable(struct fg_gate *gate, struct fg_thread *thr)
+{
+	return fg_phase_turn(gate, thr->fork.kind) && fg_phase_idle(gate, thr);
+}
+
+static struct fg_thread *fg_earlier(struct fg_thread *a, struct fg_thread *b)
+{
+	return !a || b->fork.order < a->fork.order ? b : a;
+}
+
+/*
+ * The first forker that can be granted. Of those with the same need and kind it
+ * is the first of the list, unless one of them is itself the only thread
+ * inside.
+ */
+static struct fg_thread *fg_phase_first(struct fg_gate *gate)
+{
+	struct fg_thread *thr, *first = NULL;
+	struct list_head *list;
+	struct fg_slot *slot;
+	u32 need, kind;
+	int d;
+
+	for (need = 1; need < FG_NR_NEEDS; need++) {
+		for (kind = 0; kind < FG_NR_KINDS; kind++) {
+			list = &gate->phase.waiting[need][kind];
+			if (list_empty(list))
+				continue;
+			thr = list_first_entry(list, struct fg_thread, fork.wait);
+			if (fg_phase_grantable(gate, thr))
+				first = fg_earlier(first, thr);
+		}
+	}
+	for (fg_each_domain(d)) {
+		if (gate->domains[d].inside != 1)
+			continue;
+		slot = (struct fg_slot *)gate->domains[d].sole;
+		thr = slot->actor;
+		if (thr && !list_empty(&thr->fork.wait) &&
+		    !fg_fork_queued(gate, thr) && fg_phase_grantable(gate, thr))
+			first = fg_earlier(first, thr);
+	}
+	return first;
+}
+
+static void fg_phase_grant(struct fg_gate *gate, struct fg_thread *thr)
+{
+	struct fg_fork *fork = &thr->fork;
+	u64 now = ktime_get_ns();
+
+	fg_wait_end(gate, thr);
+	fg_deadline_clear(gate, thr);
+	fg_holds_add(gate, fork->need, 1);
+	if (gate->joining == FG_JOIN_ALL)
+		gate->joining = FG_JOIN_INSIDE;
+	if (fork->kind == FG_CLONE) {
+		fork->state = FG_FORK_COPYING;
+		gate->nr_copies++;
+	} else {
+		fork->state = FG_FORK_TICKET;
+		gate->nr_tickets++;
+		fg_deadline_set(gate, thr, fg_saturated_add(now,
+						gate->policy.ticket_hold));
+	}
+	trace_grant(thr, fork->need, now - fork->since);
+	if (fork->kind == FG_POLLED_TICKET)
+		fg_poll_notify(gate, thr);
+	else
+		wake_up_process(thr->task);
+}
+
+/*
+ * A phase that is not ready is brought on by its forkers, of which the first
+ * that sleeps must be awake. If all of them poll, the first is told to call,
+ * and loses its place if it does not within ticket_hold.
+ */
+static void fg_phase_rouse(struct fg_gate *gate)
+{
+	struct fg_thread *thr, *polled = NULL;
+	struct list_head *list;
+	u32 need, kind;
+
+	for (need = 1; need < FG_NR_NEEDS; need++) {
+		for (kind = 0; kind < FG_NR_KINDS; kind++) {
+			list = &gate->phase.waiting[need][kind];
+			if (list_empty(list))
+				continue;
+			thr = list_first_entry(list, struct fg_thread, fork.wait);
+			if (kind != FG_POLLED_TICKET) {
+				wake_up_process(thr->task);
+				return;
+			}
+			polled = fg_earlier(polled, thr);
+		}
+	}
+	if (polled && polled->fork.driver == FG_BY_POLL) {
+		polled->fork.driver = FG_BY_NUDGE;
+		fg_deadline_set(gate, polled,
+				fg_saturated_add(ktime_get_ns(),
+						 gate->policy.ticket_hold));
+		fg_poll_notify(gate, polled);
+	}
+}
+
+/**
+ * fg_phase_run - F4, F7: do what a change has made possible
+ * @gate: the gate; gate->lock is held
+ *
+ * At most FG_GRANT_BATCH grants; the forkers granted call it again.
+ */
+void fg_phase_run(struct fg_gate *gate)
+{
+	struct fg_thread *thr;
+	int n;
+
+	lockdep_assert_held(&gate->lock);
+
+	if (gate->dead || !list_empty(&gate->released))
+		return;
+	fg_phase_next(gate);
+	if (!gate->phase.nr)
+		return;
+	if (fg_phase_unready(gate))
+		fg_phase_rouse(gate);
+	for (n = 0; n < FG_GRANT_BATCH; n++) {
+		thr = fg_phase_first(gate);
+		if (!thr)
+			break;
+		fg_phase_grant(gate, thr);
+	}
+	fg_timer_arm(gate);
+}
+
+/**
+ * fg_phase_verify - F4: the clone of a ticket's holder
+ * @gate: its gate, not dead; gate->lock is held
+ * @thr: the holder; fork.need is what the ticket covers
+ *
+ * The ticket does not replace the check (rule 2).
+ *
+ * Return: whether it may copy now; its state is FG_FORK_COPYING then.
+ */
+bool fg_phase_verify(struct fg_gate *gate, struct fg_thread *thr)
+{
+	lockdep_assert_held(&gate->lock);
+
+	if (!fg_phase_idle(gate, thr))
+		return false;
+	fg_deadline_clear(gate, thr);
+	gate->nr_tickets--;
+	gate->nr_copies++;
+	thr->fork.state = FG_FORK_COPYING;
+	return true;
+}
+
+/**
+ * fg_phase_force - a clone goes ahead although it was not granted
+ * @gate: its gate, not dead; gate->lock is held
+ * @thr: a forker, FG_FORK_WAITING
+ *
+ * It still blocks others, as a granted copy does, if it is in the phase. The
+ * caller calls fg_phase_run() before it drops the lock.
+ */
+void fg_phase_force(struct fg_gate *gate, struct fg_thread *thr)
+{
+	lockdep_assert_held(&gate->lock);
+
+	if (fg_fork_queued(gate, thr)) {
+		fg_phase_leave(gate, thr);
+		return;
+	}
+	fg_wait_end(gate, thr);
+	fg_deadline_clear(gate, thr);
+	fg_holds_add(gate, thr->fork.need, 1);
+	gate->nr_copies++;
+	thr->fork.state = FG_FORK_COPYING;
+	if (gate->joining == FG_JOIN_ALL)
+		gate->joining = FG_JOIN_INSIDE;
+}
+
+/* F6: the last one out */
+static void fg_phase_open(struct fg_gate *gate)
+{
+	u64 closed = ktime_get_ns() - gate->closed_at;
+	int d;
+
+	trace_open(gate, closed);
+	fg_account(FG_TIME_PHASE, closed);
+	fg_release_blocked(gate);
+	gate->strict = false;
+	gate->openings++;
+	for (fg_each_domain(d))
+		gate->domains[d] = (struct fg_domain){ .state = FG_DOMAIN_OPEN };
+	/* The units of later batches are told by those who come from there. */
+	fg_set_closed(gate, 0);
+}
+
+/*
+ * Rule 6: a copy or a ticket has ended and others are in the phase. If threads
+ * are still kept out, nobody joins any more, so that the phase has an end. If
+ * they were let go, it is open again to the forkers that were put off.
+ */
+static void fg_phase_seal(struct fg_gate *gate)
+{
+	if (fg_any_blocked(gate, FG_NEWCOMER) ||
+	    fg_any_blocked(gate, FG_NESTED)) {
+		gate->joining = FG_JOIN_NONE;
+	} else if (gate->joining == FG_JOIN_NONE) {
+		gate->joining = FG_JOIN_INSIDE;
+		fg_phase_merge(gate);
+	}
+}
+
+static void fg_hold_end(struct fg_gate *gate, struct fg_thread *thr)
+{
+	fg_holds_add(gate, thr->fork.need, -1);
+	if (thr->fork.state == FG_FORK_TICKET)
+		gate->nr_tickets--;
+	else
+		gate->nr_copies--;
+}
+
+/**
+ * fg_phase_again - a forker goes on as one that waits
+ * @gate: its gate, not dead; gate->lock is held
+ * @thr: a forker in any state but FG_FORK_NONE
+ * @need: what it needs from now on besides
+ * @kind: what it waits for from now on
+ * @driver: who brings it on
+ *
+ * What it was granted, it has to be granted again. The caller calls
+ * fg_phase_run() before it drops the lock.
+ */
+void fg_phase_again(struct fg_gate *gate, struct fg_thread *thr, u32 need,
+		    enum fg_fork_kind kind, enum fg_fork_driver driver)
+{
+	struct fg_fork *fork = &thr->fork;
+	bool held = fork->state != FG_FORK_WAITING;
+
+	lockdep_assert_held(&gate->lock);
+
+	if (thr->slot->nr != FG_NO_SLOT && fg_thread_acts(thr))
+		fg_slot_left(gate, thr->slot);
+	if (held)
+		fg_hold_end(gate, thr);
+	else
+		fg_wait_end(gate, thr);
+	fg_deadline_clear(gate, thr);
+
+	/* One that is inside by now may join a phase that waits for it. */
+	if (fg_fork_queued(gate, thr) && gate->phase.nr &&
+	    fg_phase_joinable(gate, thr)) {
+		gate->queue.nr--;
+		gate->phase.nr++;
+		fork->phase = gate->phase_nr;
+		fg_phase_patience(gate, fork->patience);
+	}
+	fork->state = FG_FORK_WAITING;
+	fork->need |= need;
+	fork->kind = kind;
+	fork->driver = driver;
+	fg_drains_add(fg_crowd(gate, thr), fork->need, 1);
+	if (!fg_fork_queued(gate, thr))
+		fg_phase_close(gate, fork->need);
+	if (driver != FG_BY_RESTART)
+		fg_wait_list(gate, thr, true);
+	if (held) {
+		fg_release_unbarred(gate);
+		fg_phase_seal(gate);
+	}
+}
+
+/**
+ * fg_phase_leave - F6: a forker is done, whichever way
+ * @gate: its gate; gate->lock is held
+ * @thr: a forker in any state
+ *
+ * The caller calls fg_phase_run() before it drops the lock.
+ */
+void fg_phase_leave(struct fg_gate *gate, struct fg_thread *thr)
+{
+	struct fg_fork *fork = &thr->fork;
+	bool queued, held;
+
+	lockdep_assert_held(&gate->lock);
+
+	if (fork->state == FG_FORK_NONE)
+		return;
+	queued = fg_fork_queued(gate, thr);
+	held = fork->state != FG_FORK_WAITING;
+	if (held)
+		fg_hold_end(gate, thr);
+	else
+		fg_wait_end(gate, thr);
+	fg_deadline_clear(gate, thr);
+	if (fork->kind == FG_POLLED_TICKET)
+		fg_poll_notify(gate, thr);
+	list_del_init(&fork->node);
+	fork->state = FG_FORK_NONE;
+	if (queued) {
+		if (!--gate->queue.nr)
+			gate->queue.patience = 0;
+		return;
+	}
+	/* Rule 7: the next attempt goes on with what the yields have made. */
+	fork->patience = max(fork->patience, gate->phase.patience);
+	if (!--gate->phase.nr) {
+		fg_phase_open(gate);
+	} else if (held) {
+		fg_release_unbarred(gate);
+		fg_phase_seal(gate);
+	}
+}
+
+/* Yielding */
+
+/**
+ * fg_phase_may_yield - is there one to let through, and a drain to do so?
+ * @gate: the gate; gate->lock is held
+ *
+ * Return: whether.
+ */
+bool fg_phase_may_yield(struct fg_gate *gate)
+{
+	lockdep_assert_held(&gate->lock);
+
+	return gate->phase.patience &&
+	       (gate->phase.drains[0] || gate->phase.drains[1]) &&
+	       !gate->nr_tickets && !gate->nr_copies &&
+	       (fg_any_blocked(gate, FG_NEWCOMER) || gate->queue.nr);
+}
+
+/**
+ * fg_phase_yield - K7: let those blocked so far through, once (rule 7)
+ * @gate: the gate; gate->lock is held
+ * @now: ns
+ *
+ * The caller calls fg_phase_run() before it drops the lock.
+ */
+void fg_phase_yield(struct fg_gate *gate, u64 now)
+{
+	lockdep_assert_held(&gate->lock);
+
+	fg_release_newcomers(gate);
+	fg_count(gate, FG_EVENT_YIELD);
+	fg_phase_merge(gate);
+	gate->phase.patience = fg_saturated_add(gate->phase.patience,
+						gate->phase.patience);
+	gate->yield_at = fg_saturated_add(now, gate->phase.patience);
+	fg_phase_seal(gate);
+	trace_yield(gate, gate->phase.patience);
+}
+
+/* Circles (rule 4) */
+
+static int fg_edge(u32 need, u32 inside)
+{
+	return need * FG_NR_NEEDS + inside;
+}
+
+/**
+ * fg_phase_edge - a forker sleeps, or is polled for: others may wait for it
+ * @gate: its gate; gate->lock is held
+ * @thr: the forker
+ */
+void fg_phase_edge(struct fg_gate *gate, struct fg_thread *thr)
+{
+	lockdep_assert_held(&gate->lock);
+
+	thr->fork.edge = fg_edge(thr->fork.need, fg_thread_inside(thr));
+	gate->edges[thr->fork.edge]++;
+}
+
+/**
+ * fg_phase_no_edge - the reverse
+ * @gate: its gate; gate->lock is held
+ * @thr: the forker
+ */
+void fg_phase_no_edge(struct fg_gate *gate, struct fg_thread *thr)
+{
+	lockdep_assert_held(&gate->lock);
+
+	if (thr->fork.edge == FG_NO_EDGE)
+		return;
+	gate->edges[thr->fork.edge]--;
+	thr->fork.edge = FG_NO_EDGE;
+}
+
+/**
+ * fg_phase_circular - would this wait close a circle? (rule 4)
+ * @gate: its gate, not dead; gate->lock is held
+ * @thr: a forker about to sleep, without an edge
+ *
+ * Forker i waits for forker j when need(i) meets inside(j). There is a circle
+ * through @thr exactly if somebody that it waits for, directly or not, needs
+ * what @thr is inside of. With two domains that is a fixed point over the kinds
+ * of edges. Forkers that do not sleep look for themselves before they do; those
+ * in user mode with a kept place can still leave what they are inside of.
+ *
+ * Return: whether it would.
+ */
+bool fg_phase_circular(struct fg_gate *gate, struct fg_thread *thr)
+{
+	u32 own, reached = thr->fork.need, needed = 0, before;
+	u32 need, inside;
+
+	lockdep_assert_held(&gate->lock);
+
+	own = fg_thread_inside(thr);
+	if (!own)
+		return false;
+	do {
+		before = reached;
+		for (need = 1; need < FG_NR_NEEDS; need++) {
+			for (inside = 1; inside < FG_NR_NEEDS; inside++) {
+				if (!(inside & reached) ||
+				    !gate->edges[fg_edge(need, inside)])
+					continue;
+				reached |= need;
+				needed |= need;
+			}
+		}
+	} while (reached != before);
+	return needed & own;
+}
+
+/* The end */
+
+static void fg_fork_void(struct fg_gate *gate, struct fg_thread *thr)
+{
+	struct fg_fork *fork = &thr->fork;
+
+	list_del_init(&fork->node);
+	list_del_init(&fork->wait);
+	fg_deadline_clear(gate, thr);
+	if (fork->kind == FG_POLLED_TICKET)
+		fg_poll_notify(gate, thr);
+	else if (fork->state == FG_FORK_WAITING &&
+		 fork->driver == FG_BY_CALLER)
+		wake_up_process(thr->task);
+	fork->edge = FG_NO_EDGE;
+	fork->state = FG_FORK_NONE;
+}
+
+/**
+ * fg_gate_end - the last mapping is gone: no one waits at this gate any more
+ * @gate: a referenced gate, not found any more by those who look it up
+ *
+ * Context: under mmap_lock; may sleep.
+ */
+void fg_gate_end(struct fg_gate *gate)
+{
+	struct fg_blame report;
+	struct fg_thread *thr;
+	unsigned long irq;
+	bool more;
+	int n;
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	gate->dead = true;
+	fg_timer_end(gate);
+	fg_release_blocked(gate);
+	report = gate->report;
+	gate->report.pid = NULL;
+	do {
+		more = fg_release_batch(gate);
+		for (n = 0; n < FG_GRANT_BATCH; n++) {
+			thr = list_first_entry_or_null(&gate->forkers,
+						       struct fg_thread,
+						       fork.node);
+			if (!thr)
+				break;
+			fg_fork_void(gate, thr);
+		}
+		more |= !list_empty(&gate->forkers);
+		raw_spin_unlock_irqrestore(&gate->lock, irq);
+		raw_spin_lock_irqsave(&gate->lock, irq);
+	} while (more);
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	fg_settle(gate);
+	fg_blame_drop(&report);
+}

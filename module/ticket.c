@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * ticket.c - prepare, release and poll: forkers that are not yet in a clone
+ *
+ * A ticket is granted alone, because its holder may enter sections (rule 11).
+ * One that is polled for is granted like any other, by whoever makes it
+ * possible; its holder's next call only brings a phase on that has no other
+ * forker to do so. Must not know how a clone waits.
+ */
+
+#include <linux/poll.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+
+#include "gate.h"
+#include "trace.h"
+
+/**
+ * fg_file_put - drop a reference
+ * @file: an open file
+ *
+ * Context: any.
+ */
+void fg_file_put(struct fg_file *file)
+{
+	if (refcount_dec_and_test(&file->ref))
+		kfree_rcu(file, rcu);
+}
+
+/**
+ * fg_poll_notify - poll() has something to say to a forker
+ * @gate: its gate; gate->lock is held
+ * @thr: the forker
+ *
+ * fg_settle() or the timer wakes those that poll.
+ */
+void fg_poll_notify(struct fg_gate *gate, struct fg_thread *thr)
+{
+	lockdep_assert_held(&gate->lock);
+
+	if (thr->fork.file && list_empty(&thr->fork.notify))
+		list_add_tail(&thr->fork.notify, &gate->notify);
+}
+
+/**
+ * fg_poll_wake - wake those that poll for a forker of gate->notify
+ * @gate: the gate
+ *
+ * Context: process or softirq.
+ * Return: false if there was none.
+ */
+bool fg_poll_wake(struct fg_gate *gate)
+{
+	struct fg_file *file = NULL;
+	struct fg_thread *thr;
+	unsigned long irq;
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	thr = list_first_entry_or_null(&gate->notify, struct fg_thread,
+				       fork.notify);
+	if (thr) {
+		list_del_init(&thr->fork.notify);
+		file = thr->fork.file;
+		if (file)
+			refcount_inc(&file->ref);
+	}
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	if (file) {
+		wake_up_poll(&file->wait, EPOLLIN | EPOLLRDNORM | EPOLLERR);
+		fg_file_put(file);
+	}
+	return thr;
+}
+
+/**
+ * fg_ticket_poll - is it worth while to call PREPARE again?
+ * @gate: the caller's gate, referenced
+ * @file: the file that is polled
+ *
+ * Return: EPOLLIN if the caller's non-blocking prepare was granted, has lost
+ * its place or has to bring the phase on; 0 while it waits; EPOLLERR if none
+ * was made with this file.
+ */
+__poll_t fg_ticket_poll(struct fg_gate *gate, struct fg_file *file)
+{
+	struct fg_thread *thr = fg_thread_find(current);
+	__poll_t events = EPOLLERR;
+	struct fg_fork *fork;
+	unsigned long irq;
+
+	if (!thr)
+		return events;
+	fork = &thr->fork;
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	if (fg_thread_gate(thr) == gate && fork->file == file) {
+		events = EPOLLIN | EPOLLRDNORM;
+		if (fork->state == FG_FORK_WAITING &&
+		    fork->driver == FG_BY_POLL)
+			events = 0;
+	}
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	fg_thread_put(thr);
+	return events;
+}
+
+/* Double what the policy says for every attempt before (rule 7). */
+static u64 fg_patience(struct fg_gate *gate, u32 attempt)
+{
+	u64 patience = gate->policy.patience;
+
+	while (attempt--)
+		patience = fg_saturated_add(patience, patience);
+	return patience;
+}
+
+/*
+ * Take a place, or go on with the one there is; gate->lock is held.
+ * Return: 0 to wait, 1 if a ticket that was polled for is there, -EALREADY if
+ * any other.
+ */
+static int fg_ticket_start(struct fg_gate *gate, struct fg_thread *thr,
+			   struct fg_file *file,
+			   const struct forkgate_prepare *prepare)
+{
+	bool polled = prepare->flags & FORKGATE_NONBLOCK;
+	enum fg_fork_kind kind = polled ? FG_POLLED_TICKET : FG_TICKET;
+	enum fg_fork_driver driver = polled ? FG_BY_POLL : FG_BY_CALLER;
+	struct fg_fork *fork = &thr->fork;
+	int ret = 0;
+
+	if (fork->state == FG_FORK_TICKET &&
+	    !(prepare->domains & ~fork->need)) {
+		ret = fork->kind == FG_POLLED_TICKET &&
+		      fork->driver != FG_BY_CALLER ? 1 : -EALREADY;
+		fork->driver = FG_BY_CALLER;
+		fg_fork_unpoll(fork);
+		return ret;
+	}
+
+	/* A wait that is polled for goes on between the calls. */
+	if (fork->state == FG_FORK_NONE || fork->kind != FG_POLLED_TICKET)
+		fg_fork_resume(fork);
+	fg_fork_unpoll(fork);
+	if (polled) {
+		refcount_inc(&file->ref);
+		fork->file = file;
+	}
+	if (fork->state != FG_FORK_NONE) {
+		fg_phase_again(gate, thr, prepare->domains, kind, driver);
+		return 0;
+	}
+	fork->past = FG_PAST_NONE;
+	fork->need = prepare->domains;
+	fork->kind = kind;
+	fork->driver = driver;
+	fork->patience = fg_patience(gate, prepare->attempt);
+	fg_phase_join(gate, thr);
+	return 0;
+}
+
+/* A prepare's wait has ended without a ticket. Return: what the call says. */
+static int fg_ticket_failed(struct fg_gate *gate, struct fg_thread *thr,
+			    struct forkgate_prepare *prepare, int why)
+{
+	bool own_limit = prepare->flags & FORKGATE_TIMED;
+	bool quiet = own_limit || prepare->flags & FORKGATE_NONBLOCK;
+	bool proceed = fg_fork_failed(gate, thr, why, !own_limit, quiet);
+	unsigned long irq;
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	fg_fork_leave_past(gate, &thr->fork,
+			   proceed ? FG_PAST_UNSAFE : FG_PAST_WAITED);
+	fg_phase_leave(gate, thr);
+	fg_phase_run(gate);
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	fg_settle(gate);
+	if (proceed) {
+		prepare->outcome = FORKGATE_OUTCOME_UNSAFE;
+		return 0;
+	}
+	prepare->outcome = why == -EDEADLK ? FORKGATE_OUTCOME_DEADLK :
+					     FORKGATE_OUTCOME_TIMEOUT;
+	return why;
+}
+
+/**
+ * fg_prepare - PREPARE: take a ticket
+ * @gate: the caller's gate, referenced
+ * @file: the file that the call came by
+ * @prepare: checked arguments; @prepare->outcome is set
+ *
+ * Context: the calling thread; may sleep, a signal restarts it and keeps its
+ * place.
+ * Return: 0 (granted, or unsafe as the policy says), -EALREADY (a granted
+ * ticket covers it), -EAGAIN (non-blocking, keeps waiting), -ETIMEDOUT,
+ * -EDEADLK, -ENOMEM, -ENXIO, -ERESTARTNOINTR.
+ */
+int fg_prepare(struct fg_gate *gate, struct fg_file *file,
+	       struct forkgate_prepare *prepare)
+{
+	u64 end = FORKGATE_FOREVER;
+	struct fg_thread *thr;
+	struct fg_fork *fork;
+	unsigned long irq;
+	int ret;
+
+again:
+	thr = fg_thread_get(gate);
+	if (IS_ERR(thr))
+		return PTR_ERR(thr);
+	fork = &thr->fork;
+
+	prepare->outcome = FORKGATE_OUTCOME_GRANTED;
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	if (gate->dead) {
+		ret = -ENXIO;
+	} else {
+		ret = fg_ticket_start(gate, thr, file, prepare);
+		fork->limit = FORKGATE_FOREVER;
+		if (prepare->flags & FORKGATE_TIMED)
+			end = fg_saturated_add(fork->since, prepare->timeout);
+		else if (prepare->flags & FORKGATE_NONBLOCK)
+			end = fg_saturated_add(fork->since,
+					       gate->policy.timeout);
+		else
+			fork->limit = gate->policy.timeout;
+	}
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	if (ret) {
+		fg_thread_put(thr);
+		return min(ret, 0);
+	}
+
+	ret = fg_fork_wait(gate, thr, end);
+	switch (ret) {
+	case 0:
+		raw_spin_lock_irqsave(&gate->lock, irq);
+		fork->driver = FG_BY_CALLER;
+		fg_fork_unpoll(fork);
+		raw_spin_unlock_irqrestore(&gate->lock, irq);
+		fg_step(FG_STEP_PREPARED);
+		break;
+	case -ETIMEDOUT:
+	case -EDEADLK:
+		ret = fg_ticket_failed(gate, thr, prepare, ret);
+		break;
+	case -ESTALE:
+		fg_fork_drop(gate, thr);
+		fg_thread_put(thr);
+		goto again;
+	default:
+		prepare->outcome = FORKGATE_OUTCOME_NONE;
+	}
+	if (ret != -ERESTARTNOINTR)
+		fg_outcome(gate, thr, prepare->outcome);
+	fg_thread_put(thr);
+	return ret;
+}
+
+/**
+ * fg_ticket_release - RELEASE: give a ticket, or the place of a prepare, back
+ * @gate: the caller's gate, referenced
+ *
+ * Return: 0, -ESTALE (the ticket has expired), -ENOENT (there is none).
+ */
+int fg_ticket_release(struct fg_gate *gate)
+{
+	struct fg_thread *thr = fg_thread_find(current);
+	struct fg_fork *fork;
+	unsigned long irq;
+	int ret = -ENOENT;
+
+	if (!thr)
+		return ret;
+	fork = &thr->fork;
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	if (fg_thread_gate(thr) == gate && !gate->dead) {
+		if (fork->state != FG_FORK_NONE || fork->past == FG_PAST_UNSAFE)
+			ret = 0;
+		else if (fork->past == FG_PAST_PREPARED)
+			ret = -ESTALE;
+		fork->past = FG_PAST_NONE;
+		fg_phase_leave(gate, thr);
+		fg_fork_unpoll(fork);
+		fg_phase_run(gate);
+	}
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	fg_settle(gate);
+	fg_thread_put(thr);
+	return ret;
+}
