@@ -1014,7 +1014,7 @@ static pid_t fake_fork(void)
 
 TEST_F(gate, fork)
 {
-	EXPECT_EQ(1234, fork_prepared(fake_fork));
+	EXPECT_EQ(1234, __forkgate_fork_prepared(fake_fork));
 	EXPECT_EQ(1, forks.calls);
 	EXPECT_EQ(1, kernel.prepares);
 	EXPECT_EQ(BOTH, kernel.prepare.domains);
@@ -1028,7 +1028,7 @@ TEST_F(gate, fork_tries_again)
 	forks.error = EAGAIN;
 	forks.outcome = FORKGATE_OUTCOME_EXPIRED;
 	kernel.release_error = ENOENT;
-	EXPECT_EQ(1234, fork_prepared(fake_fork));
+	EXPECT_EQ(1234, __forkgate_fork_prepared(fake_fork));
 	EXPECT_EQ(4, forks.calls);
 	EXPECT_EQ(4, kernel.prepares);
 	EXPECT_EQ(3, kernel.prepare.attempt);
@@ -1048,7 +1048,7 @@ TEST_F(gate, fork_fails)
 		forks.fails = 1;
 		forks.error = EAGAIN + i;
 		forks.outcome = outcomes[i];
-		EXPECT_EQ(-1, fork_prepared(fake_fork));
+		EXPECT_EQ(-1, __forkgate_fork_prepared(fake_fork));
 		EXPECT_EQ(EAGAIN + (int)i, errno);
 		EXPECT_EQ(i + 1, forks.calls);
 		EXPECT_EQ(i + 1, kernel.releases);
@@ -1073,11 +1073,11 @@ TEST_F(gate, fork_without_ticket)
 		errno = 0;
 		calls = forks.calls;
 		if (cases[i].error) {
-			EXPECT_EQ(-1, fork_prepared(fake_fork));
+			EXPECT_EQ(-1, __forkgate_fork_prepared(fake_fork));
 			EXPECT_EQ(cases[i].error, errno);
 			EXPECT_EQ(calls, forks.calls);
 		} else {
-			EXPECT_EQ(1234, fork_prepared(fake_fork));
+			EXPECT_EQ(1234, __forkgate_fork_prepared(fake_fork));
 			EXPECT_EQ(calls + 1, forks.calls);
 		}
 	}
@@ -1087,17 +1087,17 @@ TEST_F(gate, fork_without_ticket)
 	kernel.prepare_error = EALREADY;
 	forks.fails = 1;
 	forks.outcome = FORKGATE_OUTCOME_GRANTED;
-	EXPECT_EQ(-1, fork_prepared(fake_fork));
+	EXPECT_EQ(-1, __forkgate_fork_prepared(fake_fork));
 	EXPECT_EQ(0, kernel.releases);
 }
 
 TEST(fork_without_gate)
 {
 	kernel.calls = 0;
-	EXPECT_EQ(1234, fork_prepared(fake_fork));
+	EXPECT_EQ(1234, __forkgate_fork_prepared(fake_fork));
 	forks.fails = 1;
 	forks.error = EDOM;
-	EXPECT_EQ(-1, fork_prepared(fake_fork));
+	EXPECT_EQ(-1, __forkgate_fork_prepared(fake_fork));
 	EXPECT_EQ(EDOM, errno);
 	EXPECT_EQ(2, forks.calls);
 	EXPECT_EQ(0, kernel.calls);
@@ -1119,7 +1119,7 @@ static pid_t fork_with_handlers(void)
 
 TEST_F(gate, atfork_handler)
 {
-	EXPECT_LT(0, fork_prepared(fork_with_handlers));
+	EXPECT_LT(0, __forkgate_fork_prepared(fork_with_handlers));
 	EXPECT_EQ(0, prepares_inside);
 	EXPECT_LT(0, fork_with_handlers());
 	EXPECT_EQ(1, prepares_inside);
@@ -1131,16 +1131,16 @@ TEST_F(gate, atfork_handler_limits_its_wait)
 	/* the shorter of the two: what it sleeps the clone no longer may */
 	kernel.policy.backstop = 10 * NSEC_PER_SEC;
 	kernel.policy.timeout = FORKGATE_FOREVER;
-	fork_late();
+	__forkgate_fork_late();
 	EXPECT_EQ(FORKGATE_TIMED, kernel.prepare.flags);
 	EXPECT_EQ(10 * NSEC_PER_SEC, kernel.prepare.timeout);
 	kernel.policy.timeout = 3 * NSEC_PER_SEC;
-	fork_late();
+	__forkgate_fork_late();
 	EXPECT_EQ(FORKGATE_TIMED, kernel.prepare.flags);
 	EXPECT_EQ(3 * NSEC_PER_SEC, kernel.prepare.timeout);
 	kernel.policy.backstop = FORKGATE_FOREVER;
 	kernel.policy.timeout = FORKGATE_FOREVER;
-	fork_late();
+	__forkgate_fork_late();
 	EXPECT_EQ(FORKGATE_TIMED, kernel.prepare.flags);
 	EXPECT_EQ(FORKGATE_FOREVER, kernel.prepare.timeout);
 	EXPECT_EQ(3, kernel.prepares);
@@ -1148,26 +1148,26 @@ TEST_F(gate, atfork_handler_limits_its_wait)
 
 TEST_F(gate, vfork)
 {
-	EXPECT_EQ(0, vfork_begin(0));
+	EXPECT_EQ(0, __forkgate_vfork_begin(0));
 	EXPECT_EQ(FILES, kernel.prepare.domains);
 	EXPECT_EQ(0, kernel.prepare.attempt);
 
 	my_slot()->outcome = FORKGATE_OUTCOME_EXPIRED;
-	EXPECT_EQ(0, vfork_begin(EAGAIN));
-	EXPECT_EQ(0, vfork_begin(EAGAIN));
+	EXPECT_EQ(0, __forkgate_vfork_begin(EAGAIN));
+	EXPECT_EQ(0, __forkgate_vfork_begin(EAGAIN));
 	EXPECT_EQ(2, kernel.prepare.attempt);
 	EXPECT_EQ(2, kernel.releases);
 
 	my_slot()->outcome = FORKGATE_OUTCOME_GRANTED;
 	errno = 0;
-	EXPECT_EQ(-1, vfork_begin(ENOMEM));
+	EXPECT_EQ(-1, __forkgate_vfork_begin(ENOMEM));
 	EXPECT_EQ(ENOMEM, errno);
 	EXPECT_EQ(3, kernel.releases);
 
-	EXPECT_EQ(0, vfork_begin(0));
+	EXPECT_EQ(0, __forkgate_vfork_begin(0));
 	EXPECT_EQ(0, kernel.prepare.attempt);
 	kernel.prepare_error = ETIMEDOUT;
-	EXPECT_EQ(-1, vfork_begin(0));
+	EXPECT_EQ(-1, __forkgate_vfork_begin(0));
 	EXPECT_EQ(EAGAIN, errno);
 }
 

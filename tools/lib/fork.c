@@ -12,8 +12,8 @@
  * or those of a program in which libc comes before this library. A library is
  * set up early, so its prepare handler runs among the last, when others hold
  * their locks: later than one would like, but before libc takes its own. See
- * fork_late() for what that means for the wait. No handler must ever wait
- * without a limit.
+ * __forkgate_fork_late() for what that means for the wait. No handler must ever
+ * wait without a limit.
  */
 #include <pthread.h>
 #include <unistd.h>
@@ -23,7 +23,7 @@
 /* This thread is in a function that has prepared and will try again. */
 static __thread bool in_call;
 
-bool fork_in_call(bool yes)
+bool __forkgate_fork_in_call(bool yes)
 {
 	bool old = in_call;
 
@@ -31,7 +31,7 @@ bool fork_in_call(bool yes)
 	return old;
 }
 
-pid_t fork_prepared(pid_t (*real)(void))
+pid_t __forkgate_fork_prepared(pid_t (*real)(void))
 {
 	struct fork_attempt attempt = { .domains = FORKGATE_DOMAINS };
 	bool outer;
@@ -39,27 +39,27 @@ pid_t fork_prepared(pid_t (*real)(void))
 	int err;
 
 	do {
-		err = fork_begin(&attempt);
+		err = __forkgate_fork_begin(&attempt);
 		if (err) {
 			errno = err;
 			return -1;
 		}
-		outer = fork_in_call(true);
+		outer = __forkgate_fork_in_call(true);
 		pid = real();
-		fork_in_call(outer);
-	} while (pid < 0 && fork_failed(&attempt));
+		__forkgate_fork_in_call(outer);
+	} while (pid < 0 && __forkgate_fork_failed(&attempt));
 	return pid;
 }
 
-int vfork_begin(int err)
+int __forkgate_vfork_begin(int err)
 {
 	static __thread struct fork_attempt attempt;
 
 	if (!err)
 		attempt = (struct fork_attempt){ .domains = FORKGATE_FILES };
-	else if (!fork_failed(&attempt))
+	else if (!__forkgate_fork_failed(&attempt))
 		goto fail;
-	err = fork_begin(&attempt);
+	err = __forkgate_fork_begin(&attempt);
 	if (!err)
 		return 0;
 fail:
@@ -70,17 +70,17 @@ fail:
 #ifndef FORKGATE_SHARED
 FORKGATE_EXPORT pid_t forkgate_fork(void)
 {
-	return fork_prepared(fork);
+	return __forkgate_fork_prepared(fork);
 }
 #endif
 
 static void prepare_handler(void)
 {
 	if (!in_call)
-		fork_late();
+		__forkgate_fork_late();
 }
 
-void fork_setup(void)
+void __forkgate_fork_setup(void)
 {
 	pthread_atfork(prepare_handler, NULL, __forkgate_unit_child);
 }

@@ -438,7 +438,7 @@ FORKGATE_EXPORT int forkgate_release(void)
 	return __forkgate_call(FORKGATE_IOC_RELEASE, NULL);
 }
 
-int fork_begin(struct fork_attempt *attempt)
+int __forkgate_fork_begin(struct fork_attempt *attempt)
 {
 	int err;
 
@@ -454,7 +454,7 @@ int fork_begin(struct fork_attempt *attempt)
 	return 0;
 }
 
-bool fork_failed(struct fork_attempt *attempt)
+bool __forkgate_fork_failed(struct fork_attempt *attempt)
 {
 	struct forkgate_slot *slot = forkgate_self;
 	bool expired = slot->outcome == FORKGATE_OUTCOME_EXPIRED;
@@ -465,7 +465,7 @@ bool fork_failed(struct fork_attempt *attempt)
 	return expired;
 }
 
-void fork_late(void)
+void __forkgate_fork_late(void)
 {
 	struct forkgate_policy policy;
 	__u64 timeout;
@@ -482,5 +482,5 @@ void fork_late(void)
 static __attribute__((__constructor__)) void setup(void)
 {
 	find_gate(false);
-	fork_setup();
+	__forkgate_fork_setup();
 }

@@ -141,33 +141,33 @@ struct forksafe_time64 {
 /* forksafe_mutex.c */
 
 /* Counts forks, in the children: what was noted in another epoch was copied. */
-extern unsigned int forksafe_epoch;
+extern unsigned int __forkgate_epoch;
 
 /**
- * mutex_owned() - does the caller own a mutex?
+ * __forkgate_mutex_owned() - does the caller own a mutex?
  * @mutex: the mutex
  *
  * Return: true if it does.
  */
-bool mutex_owned(forksafe_mutex_t *mutex);
+bool __forkgate_mutex_owned(forksafe_mutex_t *mutex);
 
 /**
- * mutex_suspend() - unlock all levels of a mutex that the caller owns
+ * __forkgate_mutex_suspend() - unlock all levels of a mutex that the caller owns
  * @mutex: the mutex
  *
- * Return: levels, for mutex_resume().
+ * Return: levels, for __forkgate_mutex_resume().
  */
-unsigned int mutex_suspend(forksafe_mutex_t *mutex);
+unsigned int __forkgate_mutex_suspend(forksafe_mutex_t *mutex);
 
 /**
- * mutex_resume() - lock a mutex again
+ * __forkgate_mutex_resume() - lock a mutex again
  * @mutex: the mutex
- * @levels: what mutex_suspend() has returned
+ * @levels: what __forkgate_mutex_suspend() has returned
  * @site: address of the caller's caller
  *
  * Return: as forksafe_mutex_lock().
  */
-int mutex_resume(forksafe_mutex_t *mutex, unsigned int levels,
+int __forkgate_mutex_resume(forksafe_mutex_t *mutex, unsigned int levels,
 		 const void *site);
 
 #endif /* _FORKSAFE_INTERNAL_H */

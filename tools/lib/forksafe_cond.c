@@ -48,7 +48,7 @@ static void cancelled(void *arg)
 
 	/* The signal that may have ended the sleep is for somebody else. */
 	futex_wake(&wait->cond->__sequence, 1);
-	mutex_resume(wait->mutex, wait->levels, wait->site);
+	__forkgate_mutex_resume(wait->mutex, wait->levels, wait->site);
 }
 
 static int sleep_cancellable(struct wait *wait, unsigned int sequence,
@@ -75,13 +75,13 @@ static int cond_wait(forksafe_cond_t *cond, forksafe_mutex_t *mutex,
 
 	if (!limit_valid(limit))
 		return EINVAL;
-	if (!mutex_owned(mutex))
+	if (!__forkgate_mutex_owned(mutex))
 		return EPERM;
 
 	sequence = __atomic_load_n(&cond->__sequence, __ATOMIC_RELAXED);
-	wait.levels = mutex_suspend(mutex);
+	wait.levels = __forkgate_mutex_suspend(mutex);
 	err = sleep_cancellable(&wait, sequence, limit);
-	again = mutex_resume(mutex, wait.levels, site);
+	again = __forkgate_mutex_resume(mutex, wait.levels, site);
 	return again ? again : err;
 }
 

@@ -66,7 +66,7 @@ static_assert(offsetof(forksafe_mutex_t, __mutex) == 16 + 3 * sizeof(void *),
 
 #define LEVELS_MAX	0x7fffffff
 
-unsigned int forksafe_epoch;
+unsigned int __forkgate_epoch;
 static forksafe_mutex_t renewal = FORKSAFE_MUTEX_INITIALIZER;
 
 /* The INNER mutexes that this thread owns */
@@ -149,7 +149,7 @@ static int make_inner(forksafe_mutex_t *mutex)
 		pthread_mutexattr_setprotocol(&attr, PTHREAD_PRIO_INHERIT);
 	err = pthread_mutex_init(&mutex->__mutex, &attr);
 	pthread_mutexattr_destroy(&attr);
-	__atomic_store_n(&mutex->__epoch, forksafe_epoch, __ATOMIC_RELEASE);
+	__atomic_store_n(&mutex->__epoch, __forkgate_epoch, __ATOMIC_RELEASE);
 	return err;
 }
 
@@ -158,18 +158,18 @@ static int renew(forksafe_mutex_t *mutex)
 {
 	int err;
 
-	if (__atomic_load_n(&mutex->__epoch, __ATOMIC_ACQUIRE) == forksafe_epoch)
+	if (__atomic_load_n(&mutex->__epoch, __ATOMIC_ACQUIRE) == __forkgate_epoch)
 		return 0;
 	err = forksafe_mutex_lock(&renewal);
 	if (err)
 		return err == EDEADLK ? EBUSY : err;
-	if (mutex->__epoch != forksafe_epoch) {
+	if (mutex->__epoch != __forkgate_epoch) {
 		if (mutex->__owner && kind_of(mutex) & ROBUST)
 			set_kind(mutex, DIED, 0);
 		if (!mutex->__owner || kind_of(mutex) & ROBUST)
 			make_inner(mutex);
 		else	/* dead, or copied unsafely: it stays locked */
-			__atomic_store_n(&mutex->__epoch, forksafe_epoch,
+			__atomic_store_n(&mutex->__epoch, __forkgate_epoch,
 					 __ATOMIC_RELEASE);
 	}
 	return forksafe_mutex_unlock(&renewal);
@@ -291,7 +291,7 @@ static int inner_lock(forksafe_mutex_t *mutex, const struct limit *limit,
  * All mutexes
  */
 
-bool mutex_owned(forksafe_mutex_t *mutex)
+bool __forkgate_mutex_owned(forksafe_mutex_t *mutex)
 {
 	forksafe_mutex_t *own;
 
@@ -327,7 +327,7 @@ int lock_slow(forksafe_mutex_t *mutex, const struct limit *limit,
 		section_leave();
 		return EINVAL;
 	}
-	if (mutex_owned(mutex)) {
+	if (__forkgate_mutex_owned(mutex)) {
 		err = nest(mutex, EDEADLK);
 		if (err)
 			section_leave();
@@ -366,7 +366,7 @@ static int trylock_slow(forksafe_mutex_t *mutex)
 
 	if (kind & (GONE | ~KINDS))
 		return EINVAL;
-	if (mutex_owned(mutex))
+	if (__forkgate_mutex_owned(mutex))
 		return nest(mutex, EBUSY);
 	if (!(kind & INNER))
 		return EBUSY;
@@ -427,7 +427,7 @@ static int unlock_slow(forksafe_mutex_t *mutex)
 {
 	if (kind_of(mutex) & (GONE | ~KINDS))
 		return EINVAL;
-	if (!mutex_owned(mutex))
+	if (!__forkgate_mutex_owned(mutex))
 		return EPERM;
 	if (mutex->__count)
 		mutex->__count--;
@@ -452,13 +452,13 @@ FORKGATE_EXPORT int forksafe_mutex_unlock(forksafe_mutex_t *mutex)
 
 FORKGATE_EXPORT int forksafe_mutex_consistent(forksafe_mutex_t *mutex)
 {
-	if (!(kind_of(mutex) & DIED) || !mutex_owned(mutex))
+	if (!(kind_of(mutex) & DIED) || !__forkgate_mutex_owned(mutex))
 		return EINVAL;
 	set_kind(mutex, 0, DIED);
 	return 0;
 }
 
-unsigned int mutex_suspend(forksafe_mutex_t *mutex)
+unsigned int __forkgate_mutex_suspend(forksafe_mutex_t *mutex)
 {
 	unsigned int levels = mutex->__count + 1;
 	unsigned int i;
@@ -473,7 +473,7 @@ unsigned int mutex_suspend(forksafe_mutex_t *mutex)
 	return levels;
 }
 
-int mutex_resume(forksafe_mutex_t *mutex, unsigned int levels,
+int __forkgate_mutex_resume(forksafe_mutex_t *mutex, unsigned int levels,
 		 const void *site)
 {
 	int err = lock(mutex, NULL, site);
@@ -521,7 +521,7 @@ FORKGATE_EXPORT int forksafe_mutex_init(forksafe_mutex_t *mutex,
 
 FORKGATE_EXPORT int forksafe_mutex_destroy(forksafe_mutex_t *mutex)
 {
-	bool owned = mutex_owned(mutex);
+	bool owned = __forkgate_mutex_owned(mutex);
 	unsigned int kind = kind_of(mutex);
 	unsigned int free = FREE;
 	unsigned int levels = 0;
@@ -537,7 +537,7 @@ FORKGATE_EXPORT int forksafe_mutex_destroy(forksafe_mutex_t *mutex)
 		mutex->__word = OTHER;
 	} else if (kind & INNER) {
 		err = EOWNERDEAD;	/* nobody owns a copied one */
-		if (mutex->__epoch == forksafe_epoch)
+		if (mutex->__epoch == __forkgate_epoch)
 			err = inner_try(mutex);
 		if (err == EBUSY)
 			return EBUSY;
@@ -561,7 +561,7 @@ static void child_handler(void)
 {
 	forksafe_mutex_t *mutex;
 
-	forksafe_epoch++;
+	__forkgate_epoch++;
 	for (mutex = held; mutex; mutex = mutex->__next) {
 		make_inner(mutex);
 		pthread_mutex_lock(&mutex->__mutex);

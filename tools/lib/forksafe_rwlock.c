@@ -39,7 +39,7 @@ static bool writer_first(forksafe_rwlock_t *rwlock, unsigned int word)
 {
 	return word & WANTED && !reading &&
 	       __atomic_load_n(&rwlock->__epoch, __ATOMIC_RELAXED) ==
-	       forksafe_epoch;
+	       __forkgate_epoch;
 }
 
 /* Return: 0, EBUSY, EAGAIN or EINVAL */
@@ -87,7 +87,7 @@ static int sleep_until_free(forksafe_rwlock_t *rwlock, bool write,
 	int err;
 
 	if (write)
-		__atomic_store_n(&rwlock->__epoch, forksafe_epoch,
+		__atomic_store_n(&rwlock->__epoch, __forkgate_epoch,
 				 __ATOMIC_RELAXED);
 	do {
 		if (!(word & (READERS | WRITER)) || word & GONE)

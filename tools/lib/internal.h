@@ -4,7 +4,9 @@
  *
  * Must not be installed. Everything is hidden but what says FORKGATE_EXPORT,
  * and in the static library that is hidden too: a plug-in that was linked with
- * it keeps its copy to itself.
+ * it keeps its copy to itself. Hidden symbols of a static library can still
+ * meet those of the program, so what is not static and not API is called
+ * __forkgate_*.
  */
 #ifndef _FORKGATE_INTERNAL_H
 #define _FORKGATE_INTERNAL_H
@@ -96,7 +98,7 @@ struct fork_attempt {
 FORKGATE_EXPORT int __forkgate_call(unsigned long request, void *arg);
 
 /**
- * fork_begin() - take a ticket, before the C library takes its locks
+ * __forkgate_fork_begin() - take a ticket, before the C library takes its locks
  * @attempt: the call
  *
  * When no ticket can be had for a reason that has nothing to do with other
@@ -104,56 +106,57 @@ FORKGATE_EXPORT int __forkgate_call(unsigned long request, void *arg);
  *
  * Return: 0, or the errno that the fork has failed with.
  */
-int fork_begin(struct fork_attempt *attempt);
+int __forkgate_fork_begin(struct fork_attempt *attempt);
 
 /**
- * fork_failed() - give the ticket back after the fork failed
+ * __forkgate_fork_failed() - give the ticket back after the fork failed
  * @attempt: the call
  *
  * errno is left alone.
  *
- * Return: true when the ticket had expired, so that it is worth a fork_begin().
+ * Return: true when the ticket had expired, so that another
+ * __forkgate_fork_begin() is worth while.
  */
-bool fork_failed(struct fork_attempt *attempt);
+bool __forkgate_fork_failed(struct fork_attempt *attempt);
 
 /**
- * fork_late() - take a ticket while atfork handlers may hold their locks
+ * __forkgate_fork_late() - take a ticket while atfork handlers may hold locks
  *
  * A thread that is inside a section may want one of them, so this waits no
  * longer than an unprepared clone may. The kernel counts what it has slept
  * against the clone that follows, so that both together do not wait longer.
  */
-void fork_late(void);
+void __forkgate_fork_late(void);
 
 /* fork.c */
 
 /**
- * fork_setup() - register the atfork handlers
+ * __forkgate_fork_setup() - register the atfork handlers
  */
-void fork_setup(void);
+void __forkgate_fork_setup(void);
 
 /**
- * fork_prepared() - fork, with a ticket
+ * __forkgate_fork_prepared() - fork, with a ticket
  * @real: the C library's fork()
  *
  * Return: as forkgate_fork().
  */
-pid_t fork_prepared(pid_t (*real)(void));
+pid_t __forkgate_fork_prepared(pid_t (*real)(void));
 
 /**
- * vfork_begin() - what vfork.S does in C
+ * __forkgate_vfork_begin() - what vfork.S does in C
  * @err: 0, or the error that vfork(2) has just failed with
  *
  * Return: 0: vfork (again); -1: that is the result, and errno is set.
  */
-int vfork_begin(int err);
+int __forkgate_vfork_begin(int err);
 
 /**
- * fork_in_call() - say that the caller prepares its forks itself
+ * __forkgate_fork_in_call() - say that the caller prepares its forks itself
  * @yes: new state
  *
  * Return: old state, to be restored later.
  */
-bool fork_in_call(bool yes);
+bool __forkgate_fork_in_call(bool yes);
 
 #endif /* _FORKGATE_INTERNAL_H */

@@ -63,13 +63,13 @@ __typeof__(system) __real_system;
 
 FORKGATE_EXPORT pid_t INTERPOSED(fork)(void)
 {
-	return fork_prepared(ORIGINAL(fork));
+	return __forkgate_fork_prepared(ORIGINAL(fork));
 }
 
 #ifdef FORKGATE_SHARED
 FORKGATE_EXPORT pid_t forkgate_fork(void)
 {
-	return fork_prepared(ORIGINAL(fork));
+	return __forkgate_fork_prepared(ORIGINAL(fork));
 }
 
 /* dlsym() may take locks; best before there are threads and signals */
@@ -92,15 +92,15 @@ FORKGATE_EXPORT int INTERPOSED(daemon)(int nochdir, int noclose)
 	int ret;
 
 	do {
-		ret = fork_begin(&attempt);
+		ret = __forkgate_fork_begin(&attempt);
 		if (ret) {
 			errno = ret;
 			return -1;
 		}
-		outer = fork_in_call(true);
+		outer = __forkgate_fork_in_call(true);
 		ret = ORIGINAL(daemon)(nochdir, noclose);
-		fork_in_call(outer);
-	} while (ret < 0 && fork_failed(&attempt));
+		__forkgate_fork_in_call(outer);
+	} while (ret < 0 && __forkgate_fork_failed(&attempt));
 	return ret;
 }
 
@@ -113,15 +113,15 @@ FORKGATE_EXPORT int INTERPOSED(forkpty)(int *amaster, char *name,
 	pid_t pid;
 
 	do {
-		pid = fork_begin(&attempt);
+		pid = __forkgate_fork_begin(&attempt);
 		if (pid) {
 			errno = pid;
 			return -1;
 		}
-		outer = fork_in_call(true);
+		outer = __forkgate_fork_in_call(true);
 		pid = ORIGINAL(forkpty)(amaster, name, termp, winp);
-		fork_in_call(outer);
-	} while (pid < 0 && fork_failed(&attempt));
+		__forkgate_fork_in_call(outer);
+	} while (pid < 0 && __forkgate_fork_failed(&attempt));
 	return pid;
 }
 
@@ -135,12 +135,12 @@ int INTERPOSED(posix_spawn)(pid_t *pid, const char *path,
 	int err;
 
 	do {
-		err = fork_begin(&attempt);
+		err = __forkgate_fork_begin(&attempt);
 		if (err)
 			return err;
 		err = ORIGINAL(posix_spawn)(pid, path, actions, attr, argv,
 					    envp);
-	} while (err && fork_failed(&attempt));
+	} while (err && __forkgate_fork_failed(&attempt));
 	return err;
 }
 
@@ -154,12 +154,12 @@ int INTERPOSED(posix_spawnp)(pid_t *pid, const char *file,
 	int err;
 
 	do {
-		err = fork_begin(&attempt);
+		err = __forkgate_fork_begin(&attempt);
 		if (err)
 			return err;
 		err = ORIGINAL(posix_spawnp)(pid, file, actions, attr, argv,
 					     envp);
-	} while (err && fork_failed(&attempt));
+	} while (err && __forkgate_fork_failed(&attempt));
 	return err;
 }
 
@@ -170,13 +170,13 @@ FORKGATE_EXPORT FILE *INTERPOSED(popen)(const char *command, const char *type)
 	int err;
 
 	do {
-		err = fork_begin(&attempt);
+		err = __forkgate_fork_begin(&attempt);
 		if (err) {
 			errno = err;
 			return NULL;
 		}
 		file = ORIGINAL(popen)(command, type);
-	} while (!file && fork_failed(&attempt));
+	} while (!file && __forkgate_fork_failed(&attempt));
 	return file;
 }
 
@@ -191,14 +191,14 @@ FORKGATE_EXPORT int INTERPOSED(system)(const char *command)
 	int status;
 
 	do {
-		status = fork_begin(&attempt);
+		status = __forkgate_fork_begin(&attempt);
 		if (status) {
 			errno = status;
 			return -1;
 		}
 		errno = 0;
 		status = ORIGINAL(system)(command);
-	} while (errno == EAGAIN && fork_failed(&attempt));
+	} while (errno == EAGAIN && __forkgate_fork_failed(&attempt));
 	if (!errno)
 		errno = old_errno;
 	return status;

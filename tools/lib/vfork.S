@@ -8,8 +8,8 @@
  * that have no code here keep their vfork(), which waits in the kernel; that is
  * harmless as libc takes no locks for it.
  *
- * vfork_begin(error) takes the ticket: first called with 0, then with the error
- * of the system call, it says whether to (0) or what to return (-1).
+ * __forkgate_vfork_begin(error) takes the ticket: first called with 0, then with
+ * the error of the system call, it says whether to (0) or what to return (-1).
  */
 #include <sys/syscall.h>
 
@@ -26,7 +26,7 @@
 #ifndef FORKGATE_SHARED
 	.hidden	NAME
 #endif
-	.hidden	vfork_begin
+	.hidden	__forkgate_vfork_begin
 	.type	NAME, @function
 	.p2align 4
 NAME:
@@ -37,7 +37,7 @@ NAME:
 .Lbegin:
 	subq	$8, %rsp
 	.cfi_adjust_cfa_offset 8
-	call	vfork_begin
+	call	__forkgate_vfork_begin
 	addq	$8, %rsp
 	.cfi_adjust_cfa_offset -8
 	testl	%eax, %eax
@@ -76,7 +76,7 @@ NAME:
 	subl	$12, %esp
 	.cfi_adjust_cfa_offset 12
 	movl	%eax, (%esp)
-	call	vfork_begin
+	call	__forkgate_vfork_begin
 	addl	$12, %esp
 	.cfi_adjust_cfa_offset -12
 	testl	%eax, %eax
