@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Looks at what was built, as a linker does: which names the libraries define. Arguments are the folders with the
-# libraries. It must not run what it looks at, and must not pass where it saw nothing.
+# Looks at what was built, as a linker does: which names the libraries define, and how they are marked. Arguments
+# are the folders with the libraries. It must not run what it looks at, and must not pass where it saw nothing.
 
 set -u
 
@@ -46,12 +46,36 @@ shared_names() {
 		grep -vxE 'daemon|fork|forkpty|popen|posix_spawnp?|system|vfork' | sed 's/$/ is exported/'
 }
 
+# Ready for IBT and shadow stacks: every object says so, and nothing is called that has no endbr.
+marks() {
+	local object count
+
+	readelf -n "$1/libforkgate.so" | grep -q 'x86 feature: IBT, SHSTK' || echo 'libforkgate.so is not marked'
+	readelf -d "$1/libforkgate.so" | grep -oE '\((INIT|FINI)\)' | sed 's/$/ is called when the library is loaded/'
+	ar t "$1/libforkgate.a" | while read -r object; do
+		count=$(ar p "$1/libforkgate.a" "$object" >"$tmp" && readelf -n "$tmp" | grep -c 'x86 feature: IBT, SHSTK')
+		[ "$count" = 1 ] || echo "$object is not marked"
+	done
+}
+
+tmp=$(mktemp)
+trap 'rm -f "$tmp"' EXIT
 echo 'TAP version 13'
-echo "1..$((2 * $#))"
+echo "1..$((3 * $#))"
 for dir; do
 	mapfile -t problems < <(static_names "$dir")
 	result "names of the static library in $dir" "${problems[@]}"
 	mapfile -t problems < <(shared_names "$dir")
 	result "names of the shared library in $dir" "${problems[@]}"
+	case $(uname -m) in
+	x86_64 | i?86)
+		mapfile -t problems < <(marks "$dir")
+		result "marks for control-flow protection in $dir" "${problems[@]}"
+		;;
+	*)
+		number=$((number + 1))
+		echo "ok $number # SKIP control-flow protection is of x86"
+		;;
+	esac
 done
 exit $failed

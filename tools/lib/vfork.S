@@ -21,6 +21,9 @@
 
 #if defined(__x86_64__) || defined(__i386__)
 
+/* endbr, and the note that this file is ready for IBT and shadow stacks */
+#include <cet.h>
+
 	.text
 	.globl	NAME
 #ifndef FORKGATE_SHARED
@@ -32,7 +35,7 @@
 NAME:
 	.cfi_startproc
 #ifdef __x86_64__
-	endbr64
+	_CET_ENDBR
 	xorl	%edi, %edi
 .Lbegin:
 	subq	$8, %rsp
@@ -70,7 +73,7 @@ NAME:
 	.cfi_register %rip, %rdi
 	notrack jmp *%rdi
 #else
-	endbr32
+	_CET_ENDBR
 	xorl	%eax, %eax
 .Lbegin:
 	subl	$12, %esp
