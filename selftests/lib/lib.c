@@ -121,6 +121,15 @@ static long do_fork(void *unused)
 	return pid < 0 ? -errno : pid;
 }
 
+static long do__Fork(void *unused)
+{
+	pid_t pid = _Fork();
+
+	if (!pid)
+		_exit(child_clean());
+	return pid < 0 ? -errno : pid;
+}
+
 static long do_forkgate_fork(void *unused)
 {
 	pid_t pid = forkgate_fork();
@@ -498,6 +507,12 @@ FIXTURE_VARIANT_ADD(forks, fork)
 FIXTURE_VARIANT_ADD(forks, forkgate_fork)
 {
 	.job = do_forkgate_fork,
+	.domains = BOTH,
+};
+
+FIXTURE_VARIANT_ADD(forks, _Fork)
+{
+	.job = do__Fork,
 	.domains = BOTH,
 };
 

@@ -327,6 +327,27 @@ TEST_F(nomodule, fork)
 	EXPECT_EQ(0, exit_status(pid));
 }
 
+/* It runs no handlers, and the child still knows its thread. */
+static int child_of__Fork(void)
+{
+	if (forkgate_self->tid != (__u32)syscall(SYS_gettid))
+		return 1;
+	forkgate_leave(BOTH);
+	return depth();
+}
+
+TEST_F(nomodule, _Fork)
+{
+	pid_t pid;
+
+	ASSERT_EQ(0, threaded());
+	EXPECT_EQ(0, forkgate_enter(BOTH));
+	pid = _Fork();
+	if (!pid)
+		_exit(child_of__Fork());
+	EXPECT_EQ(0, exit_status(pid));
+}
+
 TEST_F(nomodule, forkpty)
 {
 	pid_t pid;
@@ -472,6 +493,7 @@ TEST_F(nomodule, interposed)
 {
 	EXPECT_TRUE(interposed("daemon", daemon));
 	EXPECT_TRUE(interposed("fork", fork));
+	EXPECT_TRUE(interposed("_Fork", _Fork));
 	EXPECT_TRUE(interposed("forkpty", forkpty));
 	EXPECT_TRUE(interposed("popen", popen));
 	EXPECT_TRUE(interposed("posix_spawn", posix_spawn));

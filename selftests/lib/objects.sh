@@ -30,7 +30,7 @@ static_names() {
 	names=$(nm -g --defined-only "$1/libforkgate.a" | awk 'NF == 3 { print $3 }' | sort -u)
 	grep -qx forkgate_init <<<"$names" || echo 'forkgate_init is missing'
 	# __x86.get_pc_thunk.ax and the like are the compiler's, one for all that is linked
-	grep -vE '^(forkgate|forksafe|__forkgate|__wrap)_[a-z_0-9]+$|^__x86\.' <<<"$names" |
+	grep -vE '^(forkgate|forksafe|__forkgate|__wrap)_[A-Za-z_0-9]+$|^__x86\.' <<<"$names" |
 		sed 's/$/ has no prefix/'
 }
 
@@ -43,7 +43,7 @@ shared_names() {
 	grep -qx 'forkgate_enter@@LIBFORKGATE_0' <<<"$names" || echo 'forkgate_enter is missing'
 	grep -vE '^(forkgate_[a-z_0-9]+|forksafe_[a-z_0-9]+)@@LIBFORKGATE_0$' <<<"$names" |
 		grep -vE '^__forkgate_call@@LIBFORKGATE_PRIVATE$|^LIBFORKGATE_' |
-		grep -vxE 'daemon|fork|forkpty|popen|posix_spawnp?|system|vfork' | sed 's/$/ is exported/'
+		grep -vxE 'daemon|fork|_Fork|forkpty|pidfd_spawnp?|popen|posix_spawnp?|system|vfork' | sed 's/$/ is exported/'
 }
 
 # Ready for IBT and shadow stacks: every object says so, and nothing is called that has no endbr.

@@ -7,10 +7,13 @@
  * are real. Also built with the sanitizers.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <pty.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -56,6 +59,7 @@ static struct {
 	bool takes_levels;	/* ENTER, before it fails */
 	int interrupt_gettid;	/* so many more times, by SIGUSR1 */
 	void (*in_register)(void);
+	void (*in_prepare)(void);
 	void (*after_statx)(int fd);
 	char *map;
 	int slots;		/* handed out */
@@ -126,6 +130,8 @@ static int fake_call(unsigned long request, void *arg)
 	case FORKGATE_IOC_PREPARE:
 		kernel.prepares++;
 		memcpy(&kernel.prepare, arg, sizeof(kernel.prepare));
+		if (kernel.in_prepare)
+			kernel.in_prepare();
 		return kernel.prepare_error;
 	case FORKGATE_IOC_RELEASE:
 		kernel.releases++;
@@ -1103,27 +1109,288 @@ TEST(fork_without_gate)
 	EXPECT_EQ(0, kernel.calls);
 }
 
-/* Only what forks behind the library's back is prepared by the handler. */
-static int prepares_inside;
+/*
+ * The C library's functions, in their places
+ */
 
-static pid_t fork_with_handlers(void)
+#ifdef FORKGATE_SHARED
+#define LIBC(name)	((__typeof__(name) *)dlsym(RTLD_NEXT, #name))
+#define PIDFD(name)	name
+#else
+#define LIBC(name)	__real_##name
+#define PIDFD(name)	__wrap_##name
+#endif
+
+pid_t __real_fork(void);
+
+/* Where libc has none, the static library's is given this as the original. */
+__typeof__(posix_spawn) pidfd_spawn, __wrap_pidfd_spawn;
+__typeof__(posix_spawnp) pidfd_spawnp, __wrap_pidfd_spawnp;
+
+static bool have_pidfd_spawn = true;
+
+#if !__GLIBC_PREREQ(2, 39) && !defined(FORKGATE_SHARED)
+#define PIDFD_SPAWN(name, original)						\
+int name(int *fd, const char *path, const posix_spawn_file_actions_t *actions,	\
+	 const posix_spawnattr_t *attr, char *const argv[], char *const envp[])	\
+{										\
+	pid_t pid;								\
+	int err = LIBC(original)(&pid, path, actions, attr, argv, envp);	\
+										\
+	if (!err)								\
+		*fd = syscall(SYS_pidfd_open, (long)pid, 0L);			\
+	return err;								\
+}
+__typeof__(posix_spawn) __real_posix_spawn;
+__typeof__(posix_spawnp) __real_posix_spawnp;
+PIDFD_SPAWN(pidfd_spawn, posix_spawn)
+PIDFD_SPAWN(pidfd_spawnp, posix_spawnp)
+#endif
+
+static int status_of(pid_t pid)
 {
-	int before = kernel.prepares;
-	pid_t pid = fork();
+	int status;
 
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
+}
+
+/* The result of a fork that returns the child: 0 or an error number */
+static int forked(pid_t pid)
+{
 	if (!pid)
 		_exit(0);
-	prepares_inside = kernel.prepares - before;
-	return pid;
+	return pid < 0 ? errno : status_of(pid);
+}
+
+static int call_fork(void)
+{
+	return forked(fork());
+}
+
+static int call_forkgate_fork(void)
+{
+	return forked(forkgate_fork());
+}
+
+static int call__Fork(void)
+{
+	return forked(_Fork());
+}
+
+static int call_forkpty(void)
+{
+	int fd;
+
+	return forked(forkpty(&fd, NULL, NULL, NULL));
+}
+
+static char *const program[] = { "true", NULL };
+
+static int call_posix_spawn(void)
+{
+	pid_t pid;
+
+	return posix_spawn(&pid, "/bin/true", NULL, NULL, program, environ) ?: status_of(pid);
+}
+
+static int call_posix_spawnp(void)
+{
+	pid_t pid;
+
+	return posix_spawnp(&pid, "true", NULL, NULL, program, environ) ?: status_of(pid);
+}
+
+static int reap(int fd)
+{
+	siginfo_t info;
+
+	if (waitid(P_PIDFD, fd, &info, WEXITED))
+		return errno;
+	close(fd);
+	return info.si_status;
+}
+
+static int call_pidfd_spawn(void)
+{
+	int fd;
+
+	return PIDFD(pidfd_spawn)(&fd, "/bin/true", NULL, NULL, program, environ) ?: reap(fd);
+}
+
+static int call_pidfd_spawnp(void)
+{
+	int fd;
+
+	return PIDFD(pidfd_spawnp)(&fd, "true", NULL, NULL, program, environ) ?: reap(fd);
+}
+
+static int call_popen(void)
+{
+	FILE *file = popen("exit 0", "r");
+
+	return file ? pclose(file) : errno;
+}
+
+static int call_system(void)
+{
+	int status = system("exit 0");
+
+	return status == -1 ? errno : status;
+}
+
+FIXTURE(interposed) {
+};
+
+FIXTURE_VARIANT(interposed) {
+	int (*call)(void);
+	unsigned int domains;
+	bool pidfd;
+};
+
+#define FUNCTION(name, domains_, ...)					\
+FIXTURE_VARIANT_ADD(interposed, name)					\
+{									\
+	.call = call_##name,						\
+	.domains = domains_,						\
+	__VA_ARGS__							\
+}
+
+FUNCTION(fork, BOTH);
+FUNCTION(forkgate_fork, BOTH);
+FUNCTION(_Fork, BOTH);
+FUNCTION(forkpty, BOTH);
+FUNCTION(posix_spawn, FILES);
+FUNCTION(posix_spawnp, FILES);
+FUNCTION(pidfd_spawn, FILES, .pidfd = true);
+FUNCTION(pidfd_spawnp, FILES, .pidfd = true);
+FUNCTION(popen, FILES);
+FUNCTION(system, FILES);
+
+FIXTURE_SETUP(interposed)
+{
+	fine_module();
+	ASSERT_EQ(0, forkgate_init(0));
+#if !__GLIBC_PREREQ(2, 39) && defined(FORKGATE_SHARED)
+	have_pidfd_spawn = false;
+#endif
+}
+
+FIXTURE_TEARDOWN(interposed)
+{
+	EXPECT_EQ(0, __forkgate_forking);
+}
+
+TEST_F(interposed, prepares)
+{
+	if (variant->pidfd && !have_pidfd_spawn) {
+		EXPECT_EQ(ENOSYS, variant->call());
+		EXPECT_EQ(0, kernel.prepares);
+		return;
+	}
+	EXPECT_EQ(0, variant->call());
+	EXPECT_EQ(1, kernel.prepares);
+	EXPECT_EQ(variant->domains, kernel.prepare.domains);
+	EXPECT_EQ(0, kernel.prepare.flags);
+	EXPECT_EQ(0, kernel.releases);
+}
+
+TEST_F(interposed, is_refused)
+{
+	if (variant->pidfd && !have_pidfd_spawn)
+		return;
+	kernel.prepare_error = ETIMEDOUT;
+	EXPECT_EQ(EAGAIN, variant->call());
+	kernel.prepare_error = EDEADLK;
+	EXPECT_EQ(EDEADLK, variant->call());
+	EXPECT_EQ(2, kernel.prepares);
+	EXPECT_EQ(0, kernel.releases);
+	kernel.prepare_error = EALREADY;
+	EXPECT_EQ(0, variant->call());
+	EXPECT_EQ(0, kernel.releases);
+}
+
+/* A fork that fails twice because its ticket has expired, and then goes well */
+static void fail_twice(void)
+{
+	struct rlimit none = { 0 }, some;
+
+	getrlimit(RLIMIT_NPROC, &some);
+	none.rlim_max = some.rlim_max;
+	some.rlim_cur = some.rlim_max;
+	my_slot()->outcome = FORKGATE_OUTCOME_EXPIRED;
+	setrlimit(RLIMIT_NPROC, kernel.prepares <= 2 ? &none : &some);
+}
+
+TEST_F(interposed, tries_again)
+{
+	if (variant->pidfd && !have_pidfd_spawn)
+		return;
+	/* a process that may have no more of them */
+	if (!getuid() && (setgid(65534) || setuid(65534)))
+		SKIP(return, "cannot become another user");
+	kernel.in_prepare = fail_twice;
+	EXPECT_EQ(0, variant->call());
+	EXPECT_EQ(3, kernel.prepares);
+	EXPECT_EQ(2, kernel.prepare.attempt);
+	EXPECT_EQ(2, kernel.releases);
+}
+
+/* Forks behind the library's back are prepared by the handler, and no others. */
+static int libc_fork(void)
+{
+	return forked(LIBC(fork)());
 }
 
 TEST_F(gate, atfork_handler)
 {
-	EXPECT_LT(0, __forkgate_fork_prepared(fork_with_handlers));
-	EXPECT_EQ(0, prepares_inside);
-	EXPECT_LT(0, fork_with_handlers());
-	EXPECT_EQ(1, prepares_inside);
+	EXPECT_EQ(0, call_fork());
+	EXPECT_EQ(1, kernel.prepares);
+	EXPECT_EQ(0, kernel.prepare.flags);
+	EXPECT_EQ(0, libc_fork());
+	EXPECT_EQ(2, kernel.prepares);
+	EXPECT_EQ(FORKGATE_TIMED, kernel.prepare.flags);
 	EXPECT_EQ(BOTH, kernel.prepare.domains);
+	EXPECT_EQ(0, __forkgate_forking);
+}
+
+/* A handler runs while a command does, and forks: it has its own prepare. */
+static int fork_in_handler = -1;
+
+static void forking_handler(int sig)
+{
+	int before = kernel.prepares;
+
+	fork_in_handler = libc_fork() || kernel.prepares != before + 1;
+}
+
+TEST_F(gate, handler_forks_in_system)
+{
+	char command[64];
+
+	signal(SIGUSR1, forking_handler);
+	snprintf(command, sizeof(command), "kill -USR1 %d", getpid());
+	EXPECT_EQ(0, system(command));
+	EXPECT_EQ(0, fork_in_handler);
+}
+
+static int child_of__Fork(void)
+{
+	struct forkgate_slot *slot = my_slot();
+
+	return slot->tid != (__u32)gettid() || depth() != 10;
+}
+
+TEST(units_in_the_child_of__Fork)
+{
+	pid_t pid;
+
+	ASSERT_EQ(0, forkgate_enter(MEMORY));
+	pid = _Fork();
+	if (!pid)
+		_exit(child_of__Fork());
+	EXPECT_EQ(0, status_of(pid));
 }
 
 TEST_F(gate, atfork_handler_limits_its_wait)
@@ -1424,15 +1691,6 @@ static int child_of_fork(struct forkgate_slot *own, struct forkgate_slot *other)
 		return 3;
 	forkgate_leave(BOTH);
 	return depth();
-}
-
-static int status_of(pid_t pid)
-{
-	int status;
-
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
 }
 
 static void *wait_inside(void *arg)

@@ -20,35 +20,12 @@
 
 #include "internal.h"
 
-/* This thread is in a function that has prepared and will try again. */
-static __thread bool in_call;
-
-bool __forkgate_fork_in_call(bool yes)
-{
-	bool old = in_call;
-
-	in_call = yes;
-	return old;
-}
+__thread unsigned int __forkgate_forking;
 
 pid_t __forkgate_fork_prepared(pid_t (*real)(void))
 {
-	struct fork_attempt attempt = { .domains = FORKGATE_DOMAINS };
-	bool outer;
-	pid_t pid;
-	int err;
-
-	do {
-		err = __forkgate_fork_begin(&attempt);
-		if (err) {
-			errno = err;
-			return -1;
-		}
-		outer = __forkgate_fork_in_call(true);
-		pid = real();
-		__forkgate_fork_in_call(outer);
-	} while (pid < 0 && __forkgate_fork_failed(&attempt));
-	return pid;
+	return PREPARED(FORKGATE_DOMAINS, (errno = error, -1), real(),
+			result < 0);
 }
 
 int __forkgate_vfork_begin(int err)
@@ -68,19 +45,34 @@ fail:
 }
 
 #ifndef FORKGATE_SHARED
+/* Only in a program that was linked with --wrap=fork: fork() prepares there. */
+pid_t __wrap_fork(void) __attribute__((__weak__, __visibility__("hidden")));
+
 FORKGATE_EXPORT pid_t forkgate_fork(void)
 {
-	return __forkgate_fork_prepared(fork);
+	return __wrap_fork ? fork() : __forkgate_fork_prepared(fork);
 }
 #endif
 
 static void prepare_handler(void)
 {
-	if (!in_call)
+	if (!__forkgate_forking)
 		__forkgate_fork_late();
+	__forkgate_forking++;
+}
+
+static void parent_handler(void)
+{
+	__forkgate_forking--;
+}
+
+static void child_handler(void)
+{
+	__forkgate_forking--;
+	__forkgate_unit_child();
 }
 
 void __forkgate_fork_setup(void)
 {
-	pthread_atfork(prepare_handler, NULL, __forkgate_unit_child);
+	pthread_atfork(prepare_handler, parent_handler, child_handler);
 }

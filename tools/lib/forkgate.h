@@ -137,12 +137,14 @@ void forkgate_label(const char *label);
  * forks, and tries again, more patiently, if those handlers took longer than
  * the ticket lasts.
  *
- * With the shared library fork() is this function, and daemon(), forkpty(),
- * vfork(), posix_spawn(), posix_spawnp(), system() and popen() prepare in the
- * same way. With the static one, link with what "pkg-config --static --libs
- * libforkgate" prints. Where libc's functions are found first, as in a program
- * that has the library only through another one, an atfork handler prepares for
- * fork(), which is not tried again then, and the other forks wait in the kernel.
+ * With the shared library fork() is this function, and _Fork(), daemon(),
+ * forkpty(), vfork(), posix_spawn(), posix_spawnp(), pidfd_spawn(),
+ * pidfd_spawnp(), system() and popen() prepare in the same way, as far as the C
+ * library has them. With the static one, link with what "pkg-config --static
+ * --libs libforkgate" prints. Where libc's functions are found first, as in a
+ * program that has the library only through another one, an atfork handler
+ * prepares for fork(), which is not tried again then, and the other forks wait
+ * in the kernel.
  *
  * Return: as fork(); errno is fork()'s, or EAGAIN (the policy's timeout is over)
  * or EDEADLK (as forkgate_prepare()).

@@ -151,12 +151,39 @@ pid_t __forkgate_fork_prepared(pid_t (*real)(void));
  */
 int __forkgate_vfork_begin(int err);
 
-/**
- * __forkgate_fork_in_call() - say that the caller prepares its forks itself
- * @yes: new state
- *
- * Return: old state, to be restored later.
+/*
+ * How many calls of fork() this thread is in, after their prepare; more than
+ * one when signal handlers or atfork handlers fork. Does not count what copies
+ * no memory: that runs no handlers, and a call of system() may last for long.
  */
-bool __forkgate_fork_in_call(bool yes);
+extern __thread unsigned int __forkgate_forking;
+
+/*
+ * Call a function that forks, with a ticket, and call it again, with more
+ * patience, as long as the ticket expires before it has forked.
+ *
+ * @domains_: what the child gets a copy of
+ * @refused: result when no ticket can be had; the reason is in "error"
+ * @call: the call
+ * @failed: whether "result" says that it has failed
+ */
+#define PREPARED(domains_, refused, call, failed) ({			\
+	struct fork_attempt attempt = { .domains = (domains_) };	\
+	__typeof__(call) result;					\
+	bool forks = (domains_) & FORKGATE_MEMORY;			\
+	int error;							\
+									\
+	do {								\
+		error = __forkgate_fork_begin(&attempt);		\
+		if (error) {						\
+			result = (refused);				\
+			break;						\
+		}							\
+		__forkgate_forking += forks;				\
+		result = (call);					\
+		__forkgate_forking -= forks;				\
+	} while ((failed) && __forkgate_fork_failed(&attempt));		\
+	result;								\
+})
 
 #endif /* _FORKGATE_INTERNAL_H */

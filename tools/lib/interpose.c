@@ -9,6 +9,9 @@
  *
  * Each waits before the original has done anything. An original that fails has
  * undone what it did, so it can be called again when its ticket had expired.
+ *
+ * Those that not every C library has are made where the library is built with
+ * one that has them, and say ENOSYS where it then runs with one that has not.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,19 +23,44 @@
 
 #include "internal.h"
 
+#ifndef HAVE__FORK
+#define HAVE__FORK		__GLIBC_PREREQ(2, 34)
+#endif
+#ifndef HAVE_PIDFD_SPAWN
+#define HAVE_PIDFD_SPAWN	__GLIBC_PREREQ(2, 39)
+#endif
+
+#if HAVE_PIDFD_SPAWN
+/* Their types are the same, with a descriptor in the place of the process. */
+__typeof__(posix_spawn) pidfd_spawn;
+__typeof__(posix_spawnp) pidfd_spawnp;
+#endif
+
+/* FUNCTIONS(X) does X(name) for every function. */
+#if HAVE__FORK
+#define WITH__FORK(X)		X(_Fork)
+#else
+#define WITH__FORK(X)
+#endif
+#if HAVE_PIDFD_SPAWN
+#define WITH_PIDFD_SPAWN(X)	X(pidfd_spawn) X(pidfd_spawnp)
+#else
+#define WITH_PIDFD_SPAWN(X)
+#endif
+#define FUNCTIONS(X)							\
+	X(daemon) X(fork) X(forkpty) X(popen) X(posix_spawn)		\
+	X(posix_spawnp) X(system) WITH__FORK(X) WITH_PIDFD_SPAWN(X)
+
 #ifdef FORKGATE_SHARED
 
 #define INTERPOSED(name)	name
 #define ORIGINAL(name)	\
 	((__typeof__(name) *)original(#name, &name##_original))
+#define EXISTS(name)		(ORIGINAL(name) != NULL)
 
-static void *daemon_original;
-static void *fork_original;
-static void *forkpty_original;
-static void *popen_original;
-static void *posix_spawn_original;
-static void *posix_spawnp_original;
-static void *system_original;
+#define X(name)			static void *name##_original;
+FUNCTIONS(X)
+#undef X
 
 /* Not in the constructor alone: another one may fork before it has run. */
 static void *original(const char *name, void **cache)
@@ -46,18 +74,23 @@ static void *original(const char *name, void **cache)
 	return found;
 }
 
+/* dlsym() may take locks; best before there are threads and signals */
+static __attribute__((__constructor__)) void find_originals(void)
+{
+#define X(name)			ORIGINAL(name);
+	FUNCTIONS(X)
+#undef X
+}
+
 #else
 
 #define INTERPOSED(name)	__wrap_##name
 #define ORIGINAL(name)		__real_##name
+#define EXISTS(name)		true
 
-__typeof__(daemon) __real_daemon;
-__typeof__(fork) __real_fork;
-__typeof__(forkpty) __real_forkpty;
-__typeof__(popen) __real_popen;
-__typeof__(posix_spawn) __real_posix_spawn;
-__typeof__(posix_spawnp) __real_posix_spawnp;
-__typeof__(system) __real_system;
+#define X(name)			__typeof__(name) __real_##name;
+FUNCTIONS(X)
+#undef X
 
 #endif
 
@@ -71,58 +104,21 @@ FORKGATE_EXPORT pid_t forkgate_fork(void)
 {
 	return __forkgate_fork_prepared(ORIGINAL(fork));
 }
-
-/* dlsym() may take locks; best before there are threads and signals */
-static __attribute__((__constructor__)) void find_originals(void)
-{
-	ORIGINAL(daemon);
-	ORIGINAL(fork);
-	ORIGINAL(forkpty);
-	ORIGINAL(popen);
-	ORIGINAL(posix_spawn);
-	ORIGINAL(posix_spawnp);
-	ORIGINAL(system);
-}
 #endif
 
 FORKGATE_EXPORT int INTERPOSED(daemon)(int nochdir, int noclose)
 {
-	struct fork_attempt attempt = { .domains = FORKGATE_DOMAINS };
-	bool outer;
-	int ret;
-
-	do {
-		ret = __forkgate_fork_begin(&attempt);
-		if (ret) {
-			errno = ret;
-			return -1;
-		}
-		outer = __forkgate_fork_in_call(true);
-		ret = ORIGINAL(daemon)(nochdir, noclose);
-		__forkgate_fork_in_call(outer);
-	} while (ret < 0 && __forkgate_fork_failed(&attempt));
-	return ret;
+	return PREPARED(FORKGATE_DOMAINS, (errno = error, -1),
+			ORIGINAL(daemon)(nochdir, noclose), result < 0);
 }
 
 FORKGATE_EXPORT int INTERPOSED(forkpty)(int *amaster, char *name,
 					const struct termios *termp,
 					const struct winsize *winp)
 {
-	struct fork_attempt attempt = { .domains = FORKGATE_DOMAINS };
-	bool outer;
-	pid_t pid;
-
-	do {
-		pid = __forkgate_fork_begin(&attempt);
-		if (pid) {
-			errno = pid;
-			return -1;
-		}
-		outer = __forkgate_fork_in_call(true);
-		pid = ORIGINAL(forkpty)(amaster, name, termp, winp);
-		__forkgate_fork_in_call(outer);
-	} while (pid < 0 && __forkgate_fork_failed(&attempt));
-	return pid;
+	return PREPARED(FORKGATE_DOMAINS, (errno = error, -1),
+			ORIGINAL(forkpty)(amaster, name, termp, winp),
+			result < 0);
 }
 
 FORKGATE_EXPORT
@@ -131,17 +127,10 @@ int INTERPOSED(posix_spawn)(pid_t *pid, const char *path,
 			    const posix_spawnattr_t *attr,
 			    char *const argv[], char *const envp[])
 {
-	struct fork_attempt attempt = { .domains = FORKGATE_FILES };
-	int err;
-
-	do {
-		err = __forkgate_fork_begin(&attempt);
-		if (err)
-			return err;
-		err = ORIGINAL(posix_spawn)(pid, path, actions, attr, argv,
-					    envp);
-	} while (err && __forkgate_fork_failed(&attempt));
-	return err;
+	return PREPARED(FORKGATE_FILES, error,
+			ORIGINAL(posix_spawn)(pid, path, actions, attr, argv,
+					      envp),
+			result);
 }
 
 FORKGATE_EXPORT
@@ -150,34 +139,16 @@ int INTERPOSED(posix_spawnp)(pid_t *pid, const char *file,
 			     const posix_spawnattr_t *attr,
 			     char *const argv[], char *const envp[])
 {
-	struct fork_attempt attempt = { .domains = FORKGATE_FILES };
-	int err;
-
-	do {
-		err = __forkgate_fork_begin(&attempt);
-		if (err)
-			return err;
-		err = ORIGINAL(posix_spawnp)(pid, file, actions, attr, argv,
-					     envp);
-	} while (err && __forkgate_fork_failed(&attempt));
-	return err;
+	return PREPARED(FORKGATE_FILES, error,
+			ORIGINAL(posix_spawnp)(pid, file, actions, attr, argv,
+					       envp),
+			result);
 }
 
 FORKGATE_EXPORT FILE *INTERPOSED(popen)(const char *command, const char *type)
 {
-	struct fork_attempt attempt = { .domains = FORKGATE_FILES };
-	FILE *file;
-	int err;
-
-	do {
-		err = __forkgate_fork_begin(&attempt);
-		if (err) {
-			errno = err;
-			return NULL;
-		}
-		file = ORIGINAL(popen)(command, type);
-	} while (!file && __forkgate_fork_failed(&attempt));
-	return file;
+	return PREPARED(FORKGATE_FILES, (errno = error, NULL),
+			ORIGINAL(popen)(command, type), !result);
 }
 
 /*
@@ -186,20 +157,68 @@ FORKGATE_EXPORT FILE *INTERPOSED(popen)(const char *command, const char *type)
  */
 FORKGATE_EXPORT int INTERPOSED(system)(const char *command)
 {
-	struct fork_attempt attempt = { .domains = FORKGATE_FILES };
 	int old_errno = errno;
 	int status;
 
-	do {
-		status = __forkgate_fork_begin(&attempt);
-		if (status) {
-			errno = status;
-			return -1;
-		}
-		errno = 0;
-		status = ORIGINAL(system)(command);
-	} while (errno == EAGAIN && __forkgate_fork_failed(&attempt));
+	status = PREPARED(FORKGATE_FILES, (errno = error, -1),
+			  (errno = 0, ORIGINAL(system)(command)),
+			  errno == EAGAIN);
 	if (!errno)
 		errno = old_errno;
 	return status;
 }
+
+#if HAVE__FORK
+/*
+ * The only one here that may be called in signal handlers, as prepare may. In a
+ * static program it is also what libc's fork() calls, with its locks taken, and
+ * must then not wait: a prepare came before that.
+ */
+FORKGATE_EXPORT pid_t INTERPOSED(_Fork)(void)
+{
+	pid_t pid;
+
+	if (!EXISTS(_Fork)) {
+		errno = ENOSYS;
+		return -1;
+	}
+	if (__forkgate_forking)
+		return ORIGINAL(_Fork)();
+
+	pid = PREPARED(FORKGATE_DOMAINS, (errno = error, -1),
+		       ORIGINAL(_Fork)(), result < 0);
+	if (!pid)	/* no atfork handler does it */
+		__forkgate_unit_child();
+	return pid;
+}
+#endif
+
+#if HAVE_PIDFD_SPAWN
+FORKGATE_EXPORT
+int INTERPOSED(pidfd_spawn)(int *fd, const char *path,
+			    const posix_spawn_file_actions_t *actions,
+			    const posix_spawnattr_t *attr,
+			    char *const argv[], char *const envp[])
+{
+	if (!EXISTS(pidfd_spawn))
+		return ENOSYS;
+	return PREPARED(FORKGATE_FILES, error,
+			ORIGINAL(pidfd_spawn)(fd, path, actions, attr, argv,
+					      envp),
+			result);
+}
+
+FORKGATE_EXPORT
+int INTERPOSED(pidfd_spawnp)(int *fd, const char *file,
+			     const posix_spawn_file_actions_t *actions,
+			     const posix_spawnattr_t *attr,
+			     char *const argv[], char *const envp[])
+{
+	if (!EXISTS(pidfd_spawnp))
+		return ENOSYS;
+	return PREPARED(FORKGATE_FILES, error,
+			ORIGINAL(pidfd_spawnp)(fd, file, actions, attr, argv,
+					       envp),
+			result);
+}
+#endif
