@@ -33,11 +33,10 @@ static inline void vm_flags_clear(struct vm_area_struct *vma,
 #endif
 
 /* The CPUs that may run an address space */
-#ifdef CONFIG_X86
-#define fg_mm_cpus(mm)	mm_cpumask(mm)
-#else
-#define fg_mm_cpus(mm)	cpu_online_mask
-#endif
+static inline const struct cpumask *fg_mm_cpus(struct mm_struct *mm)
+{
+	return IS_ENABLED(CONFIG_X86) ? mm_cpumask(mm) : cpu_online_mask;
+}
 
 /*
  * Does a CPU of that mask run no thread of it? The kernel exports the word, but

@@ -66,7 +66,7 @@ static u32 fg_passed(struct fg_gate *gate, const struct fg_slot *slot)
 	u32 unit = slot->nr / FORKGATE_UNIT_SLOTS, passed = 0;
 	int d;
 
-	for (fg_each_domain(d)) {
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
 		const struct fg_domain *domain = &gate->domains[d];
 
 		if (domain->state == FG_DOMAIN_COUNTED ||
@@ -90,7 +90,7 @@ static void fg_set_counted(struct fg_gate *gate, struct fg_slot *slot,
 
 	slot->counted = counted;
 	slot->opening = gate->openings;
-	for (fg_each_domain(d)) {
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
 		if (!(changed & BIT(d)))
 			continue;
 		gate->domains[d].inside += counted & BIT(d) ? 1 : -1;
@@ -183,7 +183,7 @@ u32 fg_barred(struct fg_gate *gate, struct fg_thread *thr)
 
 	lockdep_assert_held(&gate->lock);
 
-	for (fg_each_domain(d))
+	for (d = 0; d < FG_NR_DOMAINS; d++)
 		if (gate->domains[d].holds > !!(own & BIT(d)))
 			barred |= BIT(d);
 	return barred;
@@ -197,7 +197,7 @@ static u32 fg_drained(struct fg_gate *gate, struct fg_thread *thr)
 	u32 drained = 0;
 	int d;
 
-	for (fg_each_domain(d))
+	for (d = 0; d < FG_NR_DOMAINS; d++)
 		if (gate->phase.drains[d] > !!(own & BIT(d)))
 			drained |= BIT(d);
 	return drained;
@@ -227,7 +227,7 @@ static void fg_admit(struct fg_gate *gate, struct fg_thread *thr, u32 domains,
 	struct forkgate_slot *shared = fg_shared_slot(gate, slot->nr);
 	int d;
 
-	for (fg_each_domain(d))
+	for (d = 0; d < FG_NR_DOMAINS; d++)
 		if (levels[d])
 			WRITE_ONCE(shared->depth[d],
 				   READ_ONCE(shared->depth[d]) + levels[d]);
@@ -409,7 +409,7 @@ static int fg_enter_interrupted(struct fg_gate *gate, struct fg_entry *entry,
 	unsigned long irq;
 	int d;
 
-	for (fg_each_domain(d))
+	for (d = 0; d < FG_NR_DOMAINS; d++)
 		enter->levels[d] = entry->levels[d];
 	enter->flags &= ~FORKGATE_COUNTED;
 	if (!copy_to_user(uenter, enter, sizeof(*enter)))
@@ -418,7 +418,7 @@ static int fg_enter_interrupted(struct fg_gate *gate, struct fg_entry *entry,
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	if (!gate->dead && fg_thread_acts(thr) && thr->slot->nr != FG_NO_SLOT) {
 		shared = fg_shared_slot(gate, thr->slot->nr);
-		for (fg_each_domain(d))
+		for (d = 0; d < FG_NR_DOMAINS; d++)
 			WRITE_ONCE(shared->depth[d],
 				   READ_ONCE(shared->depth[d]) + taken[d]);
 	}
@@ -488,7 +488,7 @@ int fg_enter(struct fg_gate *gate, struct forkgate_enter *enter,
 	passed = fg_passed(gate, thr->slot);
 	counted = fg_counted(gate, thr->slot);
 	ret = -EOVERFLOW;
-	for (fg_each_domain(d)) {
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
 		depth[d] = READ_ONCE(shared->depth[d]);
 		own[d] = (enter->flags & FORKGATE_COUNTED) &&
 			 (enter->domains & BIT(d)) && depth[d];
@@ -508,7 +508,7 @@ int fg_enter(struct fg_gate *gate, struct forkgate_enter *enter,
 	}
 
 	/* K3 */
-	for (fg_each_domain(d)) {
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
 		taken[d] = own[d];
 		if ((passed & ~counted & BIT(d)) &&
 		    !(enter->flags & FORKGATE_NONBLOCK))
@@ -579,7 +579,7 @@ int fg_leave(struct fg_gate *gate, const struct forkgate_leave *leave)
 		ret = -EPERM;
 		if (leave->domains & ~fg_depth_domains(shared))
 			goto out;
-		for (fg_each_domain(d))
+		for (d = 0; d < FG_NR_DOMAINS; d++)
 			if (leave->domains & BIT(d))	/* as L1 */
 				smp_store_release(&shared->depth[d],
 						  READ_ONCE(shared->depth[d]) - 1);

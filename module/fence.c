@@ -66,7 +66,7 @@ static u32 fg_unfenced(struct fg_gate *gate)
 
 	if (gate->published < gate->nr_units)
 		return 0;
-	for (fg_each_domain(d))
+	for (d = 0; d < FG_NR_DOMAINS; d++)
 		if (gate->domains[d].state == FG_DOMAIN_FENCING)
 			domains |= BIT(d);
 	return domains;
@@ -108,7 +108,7 @@ int fg_fence(struct fg_gate *gate)
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	if (opening == gate->openings) {
-		for (fg_each_domain(d)) {
+		for (d = 0; d < FG_NR_DOMAINS; d++) {
 			if (!(domains & BIT(d)) ||
 			    gate->domains[d].state != FG_DOMAIN_FENCING)
 				continue;

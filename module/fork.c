@@ -143,7 +143,6 @@ int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 end)
 	fg_step(FG_STEP_CLOSE);
 	for (;;) {
 		raw_spin_lock_irqsave(&gate->lock, irq);
-		fg_phase_no_edge(gate, thr);
 		ret = -ENXIO;
 		if (gate->dead)
 			break;
@@ -165,7 +164,9 @@ int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 end)
 		}
 		ret = -ERESTARTNOINTR;
 		if (signal_pending(current)) {
-			if (!polled)
+			if (polled)
+				fork->driver = FG_BY_POLL;
+			else
 				fg_fork_hold(gate, thr);
 			break;
 		}
@@ -180,16 +181,20 @@ int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 end)
 			continue;
 		}
 
+		/* Once: what a thread in the kernel is inside of does not change. */
 		ret = -EDEADLK;
-		if (fg_phase_circular(gate, thr))
-			break;
+		if (fork->edge == FG_NO_EDGE) {
+			if (fg_phase_circular(gate, thr))
+				break;
+			fg_phase_edge(gate, thr);
+		}
 		ret = -ETIMEDOUT;
 		now = ktime_get_ns();
 		if (fork->slept >= fork->limit || now >= end)
 			break;
-		fg_phase_edge(gate, thr);
 		ret = -EAGAIN;
 		if (polled) {
+			fork->driver = FG_BY_POLL;
 			fg_deadline_set(gate, thr, end);
 			break;
 		}

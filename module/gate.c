@@ -94,17 +94,23 @@
 #include "trace.h"
 
 /* All gates that are mapped, by mm. */
-static struct fg_table_bucket fg_gates[1 << 12];
+#define FG_GATES_BITS	12
+static struct fg_table_bucket fg_gates[1 << FG_GATES_BITS];
 
 /* How many are mapped: most forks of a machine without any look no further. */
 atomic_t fg_nr_gates = ATOMIC_INIT(0);
+
+static struct fg_table_bucket *fg_gate_bucket(const struct mm_struct *mm)
+{
+	return fg_table_bucket(fg_gates, FG_GATES_BITS, mm);
+}
 
 /**
  * fg_gates_init - make the table of gates
  */
 void __init fg_gates_init(void)
 {
-	fg_table_init(fg_gates);
+	fg_table_init(fg_gates, FG_GATES_BITS);
 }
 
 /**
@@ -116,7 +122,7 @@ void __init fg_gates_init(void)
  */
 struct fg_gate *fg_gate_find_rcu(struct mm_struct *mm)
 {
-	struct fg_table_bucket *bucket = fg_table_bucket(fg_gates, mm);
+	struct fg_table_bucket *bucket = fg_gate_bucket(mm);
 	struct fg_gate *gate;
 
 	hlist_for_each_entry_rcu(gate, &bucket->head, hash)
@@ -313,7 +319,7 @@ void fg_gate_attach(struct fg_gate *gate, struct mm_struct *mm)
 	gate->mm = mm;
 	gate->vmas = 1;
 	atomic_inc(&fg_nr_gates);
-	fg_table_add(fg_table_bucket(fg_gates, mm), &gate->hash);
+	fg_table_add(fg_gate_bucket(mm), &gate->hash);
 }
 
 /**
@@ -324,7 +330,7 @@ void fg_gate_attach(struct fg_gate *gate, struct mm_struct *mm)
  */
 void fg_gate_detach(struct fg_gate *gate)
 {
-	fg_table_del(fg_table_bucket(fg_gates, gate->mm), &gate->hash);
+	fg_table_del(fg_gate_bucket(gate->mm), &gate->hash);
 	atomic_dec(&fg_nr_gates);
 	fg_gate_discard(gate);
 }

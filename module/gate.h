@@ -60,8 +60,6 @@
 /* Watchers of an open file that are woken; poll() never sleeps for more. */
 #define FG_WATCHERS_MAX		256
 
-#define fg_each_domain(d)	(d) = 0; (d) < FG_NR_DOMAINS; (d)++
-
 /**
  * enum fg_fork_state - where a forker is
  * @FG_FORK_NONE: not a forker

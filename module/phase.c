@@ -76,7 +76,7 @@ void fg_phase_close(struct fg_gate *gate, u32 domains)
 
 	lockdep_assert_held(&gate->lock);
 
-	for (fg_each_domain(d))
+	for (d = 0; d < FG_NR_DOMAINS; d++)
 		if ((domains & BIT(d)) &&
 		    gate->domains[d].state == FG_DOMAIN_OPEN)
 			gate->domains[d].state = FG_DOMAIN_FENCING;
@@ -117,7 +117,7 @@ bool fg_phase_unready(struct fg_gate *gate)
 		return false;
 	if (gate->published < gate->nr_units)
 		return true;
-	for (fg_each_domain(d))
+	for (d = 0; d < FG_NR_DOMAINS; d++)
 		if (gate->domains[d].state == FG_DOMAIN_FENCING ||
 		    gate->domains[d].state == FG_DOMAIN_SCANNING)
 			return true;
@@ -152,7 +152,7 @@ static void fg_scan(struct fg_gate *gate)
 	int d;
 
 	/* Those whose scan is behind, together where they are */
-	for (fg_each_domain(d)) {
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
 		domain = &gate->domains[d];
 		if (domain->state != FG_DOMAIN_SCANNING ||
 		    domain->cursor > cursor)
@@ -165,7 +165,7 @@ static void fg_scan(struct fg_gate *gate)
 	end = min(cursor + FG_SCAN_BATCH, gate->nr_units);
 	for (; cursor < end; cursor++)
 		fg_scan_unit(gate, cursor, domains);
-	for (fg_each_domain(d)) {
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
 		domain = &gate->domains[d];
 		if (!(domains & BIT(d)))
 			continue;
@@ -191,7 +191,7 @@ bool fg_phase_step(struct fg_gate *gate)
 		fg_publish(gate);
 		return false;
 	}
-	for (fg_each_domain(d))
+	for (d = 0; d < FG_NR_DOMAINS; d++)
 		if (gate->domains[d].state == FG_DOMAIN_FENCING)
 			return true;
 	fg_scan(gate);
@@ -204,7 +204,7 @@ static void fg_drains_add(struct fg_crowd *crowd, u32 need, int n)
 {
 	int d;
 
-	for (fg_each_domain(d))
+	for (d = 0; d < FG_NR_DOMAINS; d++)
 		if (need & BIT(d))
 			crowd->drains[d] += n;
 }
@@ -213,7 +213,7 @@ static void fg_holds_add(struct fg_gate *gate, u32 need, int n)
 {
 	int d;
 
-	for (fg_each_domain(d))
+	for (d = 0; d < FG_NR_DOMAINS; d++)
 		if (need & BIT(d))
 			gate->domains[d].holds += n;
 }
@@ -229,6 +229,29 @@ static void fg_wait_list(struct fg_gate *gate, struct fg_thread *thr, bool first
 		list_add(&fork->wait, list);
 	else
 		list_add_tail(&fork->wait, list);
+}
+
+static struct fg_thread *fg_earlier(struct fg_thread *a, struct fg_thread *b)
+{
+	return !a || b->fork.order < a->fork.order ? b : a;
+}
+
+/* The earliest of the phase's waiting forkers of the kinds below @kinds */
+static struct fg_thread *fg_phase_head(struct fg_gate *gate, u32 kinds)
+{
+	struct fg_thread *thr, *head = NULL;
+	u32 need, kind;
+
+	for (need = 1; need < FG_NR_NEEDS; need++) {
+		for (kind = 0; kind < kinds; kind++) {
+			thr = list_first_entry_or_null(&gate->phase.waiting[need][kind],
+						       struct fg_thread,
+						       fork.wait);
+			if (thr)
+				head = fg_earlier(head, thr);
+		}
+	}
+	return head;
 }
 
 static void fg_phase_begin(struct fg_gate *gate)
@@ -298,6 +321,7 @@ void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr)
 		}
 		fg_phase_patience(gate, fork->patience);
 		fg_phase_close(gate, fork->need);
+		trace_close(thr, fork->need);
 	} else {
 		fork->phase = gate->phase_nr + 1;
 		gate->queue.patience = max(gate->queue.patience, fork->patience);
@@ -306,7 +330,6 @@ void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr)
 	fg_crowd(gate, thr)->nr++;
 	fg_drains_add(fg_crowd(gate, thr), fork->need, 1);
 	fg_wait_list(gate, thr, false);
-	trace_close(thr, fork->need);
 }
 
 /* Take a waiting forker out of what says that it waits. */
@@ -330,7 +353,7 @@ static void fg_phase_merge(struct fg_gate *gate)
 		return;
 	gate->phase_nr++;
 	phase->nr += queue->nr;
-	for (fg_each_domain(d)) {
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
 		if (queue->drains[d])
 			need |= BIT(d);
 		phase->drains[d] += queue->drains[d];
@@ -349,11 +372,16 @@ static void fg_phase_merge(struct fg_gate *gate)
 /* F7: the queue becomes the next phase, when all released are counted in. */
 static void fg_phase_next(struct fg_gate *gate)
 {
+	struct fg_thread *thr;
+
 	if (gate->phase.nr || !gate->queue.nr || !list_empty(&gate->released))
 		return;
 	gate->phase.patience = gate->queue.patience;
 	fg_phase_begin(gate);
 	fg_phase_merge(gate);
+	thr = fg_phase_head(gate, FG_NR_KINDS);
+	if (thr)
+		trace_close(thr, gate->closed);
 }
 
 /* Granting */
@@ -364,7 +392,7 @@ static bool fg_phase_idle(struct fg_gate *gate, struct fg_thread *thr)
 	unsigned long own = fg_thread_acts(thr) ? (unsigned long)thr->slot : 0;
 	int d;
 
-	for (fg_each_domain(d)) {
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
 		const struct fg_domain *domain = &gate->domains[d];
 
 		if (!(thr->fork.need & BIT(d)))
@@ -390,9 +418,11 @@ static bool fg_phase_grantable(struct fg_gate *gate, struct fg_thread *thr)
 	return fg_phase_turn(gate, thr->fork.kind) && fg_phase_idle(gate, thr);
 }
 
-static struct fg_thread *fg_earlier(struct fg_thread *a, struct fg_thread *b)
+/* Wake a forker that is in fg_fork_wait(). */
+static void fg_phase_wake(struct fg_thread *thr)
 {
-	return !a || b->fork.order < a->fork.order ? b : a;
+	if (thr->task != current)
+		wake_up_process(thr->task);
 }
 
 /*
@@ -418,7 +448,7 @@ static struct fg_thread *fg_phase_first(struct fg_gate *gate)
 				first = fg_earlier(first, thr);
 		}
 	}
-	for (fg_each_domain(d)) {
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
 		if (gate->domains[d].inside != 1)
 			continue;
 		slot = (struct fg_slot *)gate->domains[d].sole;
@@ -438,6 +468,7 @@ static void fg_phase_grant(struct fg_gate *gate, struct fg_thread *thr)
 	fg_wait_end(gate, thr);
 	fg_deadline_clear(gate, thr);
 	fg_holds_add(gate, fork->need, 1);
+	trace_grant(thr, fork->need, now - fork->since);
 	if (gate->joining == FG_JOIN_ALL)
 		gate->joining = FG_JOIN_INSIDE;
 	if (fork->kind == FG_CLONE) {
@@ -446,14 +477,13 @@ static void fg_phase_grant(struct fg_gate *gate, struct fg_thread *thr)
 	} else {
 		fork->state = FG_FORK_TICKET;
 		gate->nr_tickets++;
-		fg_deadline_set(gate, thr, fg_saturated_add(now,
-						gate->policy.ticket_hold));
+		now = fg_saturated_add(now, gate->policy.ticket_hold);
+		fg_deadline_set(gate, thr, now);
 	}
-	trace_grant(thr, fork->need, now - fork->since);
-	if (fork->kind == FG_POLLED_TICKET)
+	if (fork->driver != FG_BY_CALLER)
 		fg_poll_notify(gate, thr);
 	else
-		wake_up_process(thr->task);
+		fg_phase_wake(thr);
 }
 
 /*
@@ -463,29 +493,19 @@ static void fg_phase_grant(struct fg_gate *gate, struct fg_thread *thr)
  */
 static void fg_phase_rouse(struct fg_gate *gate)
 {
-	struct fg_thread *thr, *polled = NULL;
-	struct list_head *list;
-	u32 need, kind;
+	struct fg_thread *thr = fg_phase_head(gate, FG_POLLED_TICKET);
 
-	for (need = 1; need < FG_NR_NEEDS; need++) {
-		for (kind = 0; kind < FG_NR_KINDS; kind++) {
-			list = &gate->phase.waiting[need][kind];
-			if (list_empty(list))
-				continue;
-			thr = list_first_entry(list, struct fg_thread, fork.wait);
-			if (kind != FG_POLLED_TICKET) {
-				wake_up_process(thr->task);
-				return;
-			}
-			polled = fg_earlier(polled, thr);
-		}
+	if (thr) {
+		fg_phase_wake(thr);
+		return;
 	}
-	if (polled && polled->fork.driver == FG_BY_POLL) {
-		polled->fork.driver = FG_BY_NUDGE;
-		fg_deadline_set(gate, polled,
+	thr = fg_phase_head(gate, FG_NR_KINDS);
+	if (thr && thr->fork.driver == FG_BY_POLL) {
+		thr->fork.driver = FG_BY_NUDGE;
+		fg_deadline_set(gate, thr,
 				fg_saturated_add(ktime_get_ns(),
 						 gate->policy.ticket_hold));
-		fg_poll_notify(gate, polled);
+		fg_poll_notify(gate, thr);
 	}
 }
 
@@ -537,6 +557,8 @@ bool fg_phase_verify(struct fg_gate *gate, struct fg_thread *thr)
 	gate->nr_tickets--;
 	gate->nr_copies++;
 	thr->fork.state = FG_FORK_COPYING;
+	thr->fork.kind = FG_CLONE;
+	trace_grant(thr, thr->fork.need, ktime_get_ns() - thr->fork.since);
 	return true;
 }
 
@@ -576,7 +598,7 @@ static void fg_phase_open(struct fg_gate *gate)
 	fg_release_blocked(gate);
 	gate->strict = false;
 	gate->openings++;
-	for (fg_each_domain(d))
+	for (d = 0; d < FG_NR_DOMAINS; d++)
 		gate->domains[d] = (struct fg_domain){ .state = FG_DOMAIN_OPEN };
 	/* The units of later batches are told by those who come from there. */
 	fg_set_closed(gate, 0);

@@ -9,7 +9,6 @@
 #define FG_TABLE_H
 
 #include <linux/hash.h>
-#include <linux/log2.h>
 #include <linux/rculist.h>
 #include <linux/spinlock.h>
 
@@ -18,15 +17,22 @@ struct fg_table_bucket {
 	raw_spinlock_t lock;
 };
 
-#define fg_table_bucket(table, key) \
-	(&(table)[hash_ptr(key, ilog2(ARRAY_SIZE(table)))])
+/* The bucket of a key in a table of 1 << @bits */
+static inline struct fg_table_bucket *
+fg_table_bucket(struct fg_table_bucket *table, unsigned int bits,
+		const void *key)
+{
+	return &table[hash_ptr(key, bits)];
+}
 
-#define fg_table_init(table) do {					\
-	int __i;							\
-									\
-	for (__i = 0; __i < ARRAY_SIZE(table); __i++)			\
-		raw_spin_lock_init(&(table)[__i].lock);			\
-} while (0)
+static inline void fg_table_init(struct fg_table_bucket *table,
+				 unsigned int bits)
+{
+	int i;
+
+	for (i = 0; i < 1 << bits; i++)
+		raw_spin_lock_init(&table[i].lock);
+}
 
 static inline void fg_table_add(struct fg_table_bucket *bucket,
 				struct hlist_node *node)

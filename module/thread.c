@@ -27,7 +27,13 @@
  * All linked threads by task: a task looks up itself, and only itself or the
  * end of its gate unlinks it.
  */
-static struct fg_table_bucket fg_threads[1 << 14];
+#define FG_THREADS_BITS	14
+static struct fg_table_bucket fg_threads[1 << FG_THREADS_BITS];
+
+static struct fg_table_bucket *fg_thread_bucket(const struct task_struct *task)
+{
+	return fg_table_bucket(fg_threads, FG_THREADS_BITS, task);
+}
 
 /* How many are linked: most exits of a machine without any look no further. */
 atomic_t fg_nr_threads = ATOMIC_INIT(0);
@@ -37,7 +43,7 @@ atomic_t fg_nr_threads = ATOMIC_INIT(0);
  */
 void __init fg_threads_init(void)
 {
-	fg_table_init(fg_threads);
+	fg_table_init(fg_threads, FG_THREADS_BITS);
 }
 
 /**
@@ -49,7 +55,7 @@ void __init fg_threads_init(void)
  */
 struct fg_thread *fg_thread_find(struct task_struct *task)
 {
-	struct fg_table_bucket *bucket = fg_table_bucket(fg_threads, task);
+	struct fg_table_bucket *bucket = fg_thread_bucket(task);
 	struct fg_thread *thr;
 
 	rcu_read_lock();
@@ -162,7 +168,7 @@ static void fg_thread_link(struct fg_thread *thr, struct task_struct *task)
 	refcount_inc(&thr->ref);
 	list_add_tail(&thr->node, &gate->threads);
 	atomic_inc(&fg_nr_threads);
-	fg_table_add(fg_table_bucket(fg_threads, task), &thr->hash);
+	fg_table_add(fg_thread_bucket(task), &thr->hash);
 	thr->slot->actor = thr;
 	if (!thr->slot->owner)
 		thr->slot->owner = thr;
@@ -361,7 +367,7 @@ void fg_thread_unlink(struct fg_thread *thr, bool gone)
 		fg_abandon(gate, thr);
 	list_del_init(&thr->node);
 	atomic_dec(&fg_nr_threads);
-	fg_table_del(fg_table_bucket(fg_threads, thr->task), &thr->hash);
+	fg_table_del(fg_thread_bucket(thr->task), &thr->hash);
 	fg_phase_leave(gate, thr);
 	list_del_init(&thr->fork.notify);
 	if (slot->actor == thr)

@@ -116,7 +116,7 @@ static u64 fg_patience(struct fg_gate *gate, u32 attempt)
 /*
  * Take a place, or go on with the one there is; gate->lock is held.
  * Return: 0 to wait, 1 if a ticket that was polled for is there, -EALREADY if
- * any other.
+ * any other, -ETIMEDOUT if one that was polled for has run out of time.
  */
 static int fg_ticket_start(struct fg_gate *gate, struct fg_thread *thr,
 			   struct fg_file *file,
@@ -124,7 +124,6 @@ static int fg_ticket_start(struct fg_gate *gate, struct fg_thread *thr,
 {
 	bool polled = prepare->flags & FORKGATE_NONBLOCK;
 	enum fg_fork_kind kind = polled ? FG_POLLED_TICKET : FG_TICKET;
-	enum fg_fork_driver driver = polled ? FG_BY_POLL : FG_BY_CALLER;
 	struct fg_fork *fork = &thr->fork;
 	int ret = 0;
 
@@ -137,7 +136,12 @@ static int fg_ticket_start(struct fg_gate *gate, struct fg_thread *thr,
 		return ret;
 	}
 
-	/* A wait that is polled for goes on between the calls. */
+	/* A wait that is polled for goes on, and may end, between the calls. */
+	if (fork->state == FG_FORK_NONE && fork->file &&
+	    fork->past == FG_PAST_WAITED) {
+		fg_fork_unpoll(fork);
+		return -ETIMEDOUT;
+	}
 	if (fork->state == FG_FORK_NONE || fork->kind != FG_POLLED_TICKET)
 		fg_fork_resume(fork);
 	fg_fork_unpoll(fork);
@@ -146,13 +150,13 @@ static int fg_ticket_start(struct fg_gate *gate, struct fg_thread *thr,
 		fork->file = file;
 	}
 	if (fork->state != FG_FORK_NONE) {
-		fg_phase_again(gate, thr, prepare->domains, kind, driver);
+		fg_phase_again(gate, thr, prepare->domains, kind, FG_BY_CALLER);
 		return 0;
 	}
 	fork->past = FG_PAST_NONE;
 	fork->need = prepare->domains;
 	fork->kind = kind;
-	fork->driver = driver;
+	fork->driver = FG_BY_CALLER;
 	fork->patience = fg_patience(gate, prepare->attempt);
 	fg_phase_join(gate, thr);
 	return 0;
@@ -226,16 +230,16 @@ again:
 			fork->limit = gate->policy.timeout;
 	}
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	if (ret) {
+	if (ret && ret != -ETIMEDOUT) {
 		fg_thread_put(thr);
 		return min(ret, 0);
 	}
 
-	ret = fg_fork_wait(gate, thr, end);
+	if (!ret)
+		ret = fg_fork_wait(gate, thr, end);
 	switch (ret) {
 	case 0:
 		raw_spin_lock_irqsave(&gate->lock, irq);
-		fork->driver = FG_BY_CALLER;
 		fg_fork_unpoll(fork);
 		raw_spin_unlock_irqrestore(&gate->lock, irq);
 		fg_step(FG_STEP_PREPARED);

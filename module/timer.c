@@ -116,6 +116,8 @@ static void fg_expire(struct fg_gate *gate, struct fg_thread *thr)
 	trace_expire(thr, fork->need);
 	if (fork->state == FG_FORK_TICKET)
 		fg_fork_leave_past(gate, fork, FG_PAST_PREPARED);
+	else if (fork->driver == FG_BY_POLL)
+		fg_fork_leave_past(gate, fork, FG_PAST_WAITED);
 	fg_phase_leave(gate, thr);
 }
 
