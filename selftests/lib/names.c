@@ -97,7 +97,7 @@ int main(void)
 
 	printf("TAP version 13\n1..5\n");
 	pthread_atfork(before_fork, NULL, NULL);
-	result(!err || err == ENODEV || err == EACCES, "the library finds out whether there is a gate");
+	result(!err || err == ENODEV || err == EACCES, "the library has looked for a gate");
 	result(forks(fork), "fork() is prepared, and the library takes note in the child");
 	result(forks(forkgate_fork), "and so with forkgate_fork()");
 	result(waits(), "locks work");

@@ -36,31 +36,29 @@ __typeof__(posix_spawn) pidfd_spawn;
 __typeof__(posix_spawnp) pidfd_spawnp;
 #endif
 
-/* FUNCTIONS(X) does X(name) for every function. */
-#if HAVE__FORK
-#define WITH__FORK(X)		X(_Fork)
-#else
-#define WITH__FORK(X)
-#endif
-#if HAVE_PIDFD_SPAWN
-#define WITH_PIDFD_SPAWN(X)	X(pidfd_spawn) X(pidfd_spawnp)
-#else
-#define WITH_PIDFD_SPAWN(X)
-#endif
-#define FUNCTIONS(X)							\
-	X(daemon) X(fork) X(forkpty) X(popen) X(posix_spawn)		\
-	X(posix_spawnp) X(system) WITH__FORK(X) WITH_PIDFD_SPAWN(X)
-
 #ifdef FORKGATE_SHARED
 
 #define INTERPOSED(name)	name
 #define ORIGINAL(name)	\
-	((__typeof__(name) *)original(#name, &name##_original))
-#define EXISTS(name)		(ORIGINAL(name) != NULL)
+	((__typeof__(name) *)original(#name, &originals.name))
+#define EXISTS(name)		(!!ORIGINAL(name))
 
-#define X(name)			static void *name##_original;
-FUNCTIONS(X)
-#undef X
+static struct {
+	void *daemon;
+	void *fork;
+	void *forkpty;
+	void *popen;
+	void *posix_spawn;
+	void *posix_spawnp;
+	void *system;
+#if HAVE__FORK
+	void *_Fork;
+#endif
+#if HAVE_PIDFD_SPAWN
+	void *pidfd_spawn;
+	void *pidfd_spawnp;
+#endif
+} originals;
 
 /* Not in the constructor alone: another one may fork before it has run. */
 static void *original(const char *name, void **cache)
@@ -77,20 +75,42 @@ static void *original(const char *name, void **cache)
 /* dlsym() may take locks; best before there are threads and signals */
 static __attribute__((__constructor__)) void find_originals(void)
 {
-#define X(name)			ORIGINAL(name);
-	FUNCTIONS(X)
-#undef X
+	ORIGINAL(daemon);
+	ORIGINAL(fork);
+	ORIGINAL(forkpty);
+	ORIGINAL(popen);
+	ORIGINAL(posix_spawn);
+	ORIGINAL(posix_spawnp);
+	ORIGINAL(system);
+#if HAVE__FORK
+	ORIGINAL(_Fork);
+#endif
+#if HAVE_PIDFD_SPAWN
+	ORIGINAL(pidfd_spawn);
+	ORIGINAL(pidfd_spawnp);
+#endif
 }
 
 #else
 
 #define INTERPOSED(name)	__wrap_##name
 #define ORIGINAL(name)		__real_##name
-#define EXISTS(name)		true
+#define EXISTS(name)		((void)ORIGINAL(name), true)
 
-#define X(name)			__typeof__(name) __real_##name;
-FUNCTIONS(X)
-#undef X
+__typeof__(daemon) __real_daemon;
+__typeof__(fork) __real_fork;
+__typeof__(forkpty) __real_forkpty;
+__typeof__(popen) __real_popen;
+__typeof__(posix_spawn) __real_posix_spawn;
+__typeof__(posix_spawnp) __real_posix_spawnp;
+__typeof__(system) __real_system;
+#if HAVE__FORK
+__typeof__(_Fork) __real__Fork;
+#endif
+#if HAVE_PIDFD_SPAWN
+__typeof__(pidfd_spawn) __real_pidfd_spawn;
+__typeof__(pidfd_spawnp) __real_pidfd_spawnp;
+#endif
 
 #endif
 
