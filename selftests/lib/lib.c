@@ -4,7 +4,7 @@
  * hang whatever other threads, handlers and libc hold. Built as an ordinary, a
  * static and a 32-bit program. What the kernel decides is tested elsewhere;
  * this must not look into the gate but through what the library offers and
- * through FORKGATE_IOC_STATE, to know when somebody waits.
+ * through FORKGATE_IOC_STATE, to know when a thread waits.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -95,7 +95,7 @@ static long do_allocate(void *unused)
 	return 0;
 }
 
-/* What a child finds: nobody else, an open gate, and sections that work */
+/* What a child finds: no other thread, an open gate, and sections that work */
 static int child_clean(void)
 {
 	struct forkgate_slot *slot = forkgate_self;
@@ -392,7 +392,7 @@ TEST_F(lib, prepare_until)
 	struct timespec never = { .tv_sec = -1 };
 	struct timespec soon, late;
 
-	/* Who is in nobody's way gets the ticket however late it is. */
+	/* A ticket that is to be had at once is granted however late it is. */
 	EXPECT_EQ(0, forkgate_prepare(BOTH, &past));
 	EXPECT_EQ(0, forkgate_release());
 	EXPECT_EQ(0, forkgate_prepare(BOTH, &never));
@@ -666,7 +666,7 @@ TEST_F(lib, fork_tries_again)
 	EXPECT_EQ(2, slow.prepares);
 	EXPECT_EQ(2, slow.parents);
 	EXPECT_EQ(0, slow.failed);
-	/* On a busy machine the second ticket may run out too, with nobody inside. */
+	/* On a busy machine the second ticket may run out too, with no thread inside. */
 	EXPECT_LE(1, fg_state().expired);
 	EXPECT_EQ(0, fg_state().forkers);
 }
@@ -998,7 +998,7 @@ static void *one_section(void *unused)
 	return depth() ? failed : NULL;
 }
 
-/* Who is interrupted while waiting does not notice: enter */
+/* A wait does not notice that it was interrupted: enter */
 static int seen = -1;
 
 static void inside_handler(int sig)

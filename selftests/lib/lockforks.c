@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * <forksafe_mutex.h> with the module: forks wait for who holds a lock, and for
- * nobody who only waits for one; whatever threads do with their locks, no fork
- * hangs, and no child. What the locks do by themselves is tested in locks.c.
+ * <forksafe_mutex.h> with the module: forks wait for threads that hold a lock,
+ * and not for those that only wait for one; whatever threads do with their locks,
+ * no fork hangs, and no child. What the locks do by themselves is tested in
+ * locks.c.
  */
 #define _GNU_SOURCE
 #include "../forkgate_test.h"
@@ -271,7 +272,7 @@ TEST_F(lockforks, closed_gate)
 	start(&self->b, do_lock, self->lock);
 	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
 
-	/* who waits at the gate has not taken the lock */
+	/* a thread that waits at the gate has not taken the lock */
 	EXPECT_EQ(0, run(&self->a, do_trylock, self->lock));
 	EXPECT_EQ(0, run(&self->a, do_unlock, self->lock));
 	EXPECT_EQ(0, run(&self->a, do_release, NULL));

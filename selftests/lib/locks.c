@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * <forksafe_mutex.h>: what each function returns, that locks lock, that who
- * waits is in no section, and that a child owns what its thread held. Works
+ * <forksafe_mutex.h>: what each function returns, that locks lock, that a
+ * waiter is in no section, and that a child owns what its thread held. Works
  * with and without a module; also built with the sanitizers. What forks make
  * of locks that others hold is tested in lockforks.c, with a module.
  */
@@ -335,7 +335,7 @@ TEST_F(mutexes, bad_time)
 	struct timespec limit = { .tv_sec = 1, .tv_nsec = 1000000000 };
 	struct timespec before = { .tv_sec = -1 };
 
-	/* only who waits needs the time */
+	/* the time matters only to a thread that waits */
 	EXPECT_EQ(0, forksafe_mutex_timedlock(&mutex, &limit));
 	EXPECT_EQ(0, forksafe_mutex_unlock(&mutex));
 	ASSERT_EQ(0, run(&self->a, do_lock, NULL));
@@ -373,7 +373,7 @@ TEST_F(mutexes, waiting_is_no_section)
 	}
 }
 
-/* A wake-up that nobody uses must reach the next. */
+/* A wake-up that is not used must reach the next. */
 TEST_F(mutexes, waiter_gives_up)
 {
 	int i;
@@ -430,7 +430,7 @@ TEST_F(mutexes, errno_is_kept)
 	EXPECT_EQ(ODD_ERRNO, errno);
 }
 
-/* Exclusion, and that nobody sleeps for ever */
+/* Exclusion, and that no sleeper is forgotten */
 static long do_count(void *rounds)
 {
 	long i, bad = 0, err;
@@ -937,7 +937,7 @@ TEST(bad_arguments)
 	EXPECT_EQ(0, depth());
 }
 
-/* Blame names who locks, not the library. */
+/* Blame names the code that locks, not the library. */
 extern const char __executable_start, etext;
 
 TEST(site_is_the_caller)
@@ -998,7 +998,7 @@ TEST(signal_handler)
 	int i;
 
 	signal(SIGUSR1, handler);
-	ASSERT_EQ(0, in_thread(do_lock));	/* for ever */
+	ASSERT_EQ(0, in_thread(do_lock));	/* to stay locked */
 	raise(SIGUSR1);
 	EXPECT_EQ(EBUSY, handler_trylock);
 	EXPECT_EQ(EBUSY, handler_destroy);

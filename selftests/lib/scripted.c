@@ -1143,6 +1143,7 @@ int name(int *fd, const char *path, const posix_spawn_file_actions_t *actions,	\
 }
 __typeof__(posix_spawn) __real_posix_spawn;
 __typeof__(posix_spawnp) __real_posix_spawnp;
+
 PIDFD_SPAWN(pidfd_spawn, posix_spawn)
 PIDFD_SPAWN(pidfd_spawnp, posix_spawnp)
 #endif
@@ -1327,7 +1328,7 @@ TEST_F(interposed, tries_again)
 {
 	if (variant->pidfd && !have_pidfd_spawn)
 		return;
-	/* a process that may have no more of them */
+	/* a process that may not have any more of them */
 	if (!getuid() && (setgid(65534) || setuid(65534)))
 		SKIP(return, "cannot become another user");
 	kernel.in_prepare = fail_twice;

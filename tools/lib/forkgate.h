@@ -4,8 +4,7 @@
  *
  * A thread inside a section of a domain keeps every fork of its process that
  * would copy this domain waiting; see forkgate(7). Error numbers are returned,
- * as by pthread functions; 0 is success; errno is left alone by every function
- * but forkgate_fork().
+ * as by pthread functions; 0 is success. Only forkgate_fork() changes errno.
  *
  * What is inline here is compiled into programs: the layout of struct
  * forkgate_slot and struct forkgate_header, the place of a slot's header, the
@@ -90,8 +89,9 @@ int forkgate_tryenter(unsigned int domains);
  * stay out until the caller has forked, called forkgate_release(), or the
  * policy's ticket_hold is over; a fork after that waits again. The fork
  * functions of the C library do all this themselves when the program is linked
- * with -lforkgate (see forkgate_fork()); prepare is for other ways to fork. Who
- * holds a ticket keeps it and waits only for domains that it does not cover.
+ * with -lforkgate (see forkgate_fork()); prepare is for other ways to fork. A
+ * thread that holds a ticket keeps it and waits only for domains that it does
+ * not cover.
  *
  * Return: 0 with a ticket, or when the wait has ended and the policy says that
  * forks then go ahead unsafe (without a gate also 0, or the reason why there is
@@ -120,7 +120,7 @@ int forkgate_prepare(unsigned int domains, const struct timespec *abstime);
 int forkgate_release(void);
 
 /**
- * forkgate_label() - name the caller's section, for whom it keeps waiting
+ * forkgate_label() - name the caller's section, for blame
  * @label: name, of which FORKGATE_LABEL_SIZE bytes are copied; NULL: no name
  *
  * To be called inside the section. The name is shown until the thread enters
@@ -200,7 +200,7 @@ static __always_inline void forkgate_count(__u32 *depth)
 	__atomic_store_n(depth, *depth + 1, __ATOMIC_RELAXED);
 }
 
-/* What the section did is visible to who sees that it is over. */
+/* A thread that sees the section end sees what was done in it. */
 static __always_inline void forkgate_uncount(__u32 *depth)
 {
 #ifdef FORKGATE_DEBUG
@@ -232,7 +232,7 @@ forkgate_enter_steps(struct forkgate_slot *slot, const void *site,
 	return forkgate_closed(slot) & domains;
 }
 
-/* @site: whom to blame; @flags: 0 or FORKGATE_NONBLOCK. See forkgate_enter(). */
+/* @site: address to blame; @flags: 0 or FORKGATE_NONBLOCK. See forkgate_enter(). */
 static __always_inline int
 forkgate_enter_at(const void *site, unsigned int domains, unsigned int flags)
 {

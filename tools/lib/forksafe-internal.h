@@ -21,7 +21,7 @@
 
 #define unlikely(x)	forkgate_unlikely(x)
 
-/* Who is calling; the same in the child of the thread that forks */
+/* The calling thread; the same in the child of the thread that forks */
 static inline void *self(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -31,7 +31,7 @@ static inline void *self(void)
 #endif
 }
 
-/* Blame shows who wanted the lock, not the library. */
+/* Blame shows the code that wanted the lock, not the library. */
 #define caller()	__builtin_return_address(0)
 
 static inline int section_enter(const void *site)
@@ -106,7 +106,7 @@ static inline int futex_wait(unsigned int *word, unsigned int value,
 	return err;
 }
 
-/* @word may be no lock any more, or no memory: then nobody needs to wake. */
+/* The lock, or its memory, may be gone by now: then there is no sleeper. */
 static inline void futex_wake(unsigned int *word, int count)
 {
 	int saved_errno = errno;
@@ -168,6 +168,6 @@ unsigned int __forkgate_mutex_suspend(forksafe_mutex_t *mutex);
  * Return: as forksafe_mutex_lock().
  */
 int __forkgate_mutex_resume(forksafe_mutex_t *mutex, unsigned int levels,
-		 const void *site);
+			    const void *site);
 
 #endif /* _FORKSAFE_INTERNAL_H */

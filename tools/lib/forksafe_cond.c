@@ -2,14 +2,14 @@
 /*
  * Condition variables for fork-safe mutexes
  *
- * A condition variable is a futex that counts signals, and knows nothing of who
- * waits: a copy of it is as good as new in a child, where nobody waits. (libc's
- * keep count of those who wait and wait for them, in a child for ever.)
+ * A condition variable is a futex that counts signals and does not know its
+ * waiters: a copy of it is as good as new in a child, which has none. (libc's
+ * count their waiters and wait for them; in a child that never ends.)
  *
- * Who waits has read the count while it still owned the mutex, and sleeps only
- * if the count is the same. Who signals counts and wakes in one step of the
- * kernel's (FUTEX_WAKE_OP), so that nobody who begins to wait after the signal
- * can be woken by it in place of one who waited before.
+ * A waiter reads the count while it still owns the mutex, and sleeps only if the
+ * count is the same. Signalling adds to the count and wakes in one step of the
+ * kernel's (FUTEX_WAKE_OP): a thread that starts to wait after the signal cannot
+ * be woken in place of one that waited before.
  *
  * This file is compiled without -fexceptions: the wait is made a cancellation
  * point by asynchronous cancellation, whose cleanup must run wherever the
@@ -46,7 +46,7 @@ static void cancelled(void *arg)
 {
 	struct wait *wait = arg;
 
-	/* The signal that may have ended the sleep is for somebody else. */
+	/* The signal that may have ended the sleep is for another waiter. */
 	futex_wake(&wait->cond->__sequence, 1);
 	__forkgate_mutex_resume(wait->mutex, wait->levels, wait->site);
 }

@@ -5,28 +5,28 @@
  * Invariant: a mutex is owned only by a thread that has entered a memory
  * section for it, one level for each level of the mutex, before it took it.
  *
- * Most mutexes are the futex __word: FREE, LOCKED, CONTENDED (somebody may
- * sleep). Who finds it locked leaves the section, turns LOCKED to CONTENDED,
- * sleeps, enters again and tries again.
+ * Most mutexes are the futex __word: FREE, LOCKED, CONTENDED (there may be
+ * sleepers). A thread that finds it locked leaves the section, turns LOCKED to
+ * CONTENDED, sleeps, enters again and tries again.
  *
  * - A waiter never gives up, for whatever reason, without having seen the word
  *   free or made it CONTENDED after it was woken last, and takes it as
  *   CONTENDED: the sleep of others has not been forgotten.
- * - Who was woken may find the gate closed, while a thread inside sections
- *   sleeps for the same mutex, and the fork waits for that thread. So who would
- *   have to wait at the gate wakes the next before that.
+ * - A thread that is woken may find the gate closed, while a thread inside
+ *   sections sleeps for the same mutex and the fork waits for that thread. So
+ *   before it waits at the gate it wakes the next sleeper.
  *
  * Robust and priority-inheriting mutexes have a libc mutex in them, __mutex,
  * because only libc knows the list that the kernel goes through for the dead,
  * and because only the kernel can raise an owner's priority, and only while it
- * hands the mutex over. So who waits for one sleeps in libc, outside of the
- * section, and gets the libc mutex there. It enters the section then if it can;
- * if the gate is closed, it gives the libc mutex back first. A copy of the
- * memory may therefore show a libc mutex of a thread that the child has not
- * got, but such a thread does not own the mutex yet: what children find is made
- * new before they use it (__epoch). What the forking thread owns, it locks anew
- * at once: libc's mutexes know their owner by its thread id (held). Both happen
- * only in children of libc's fork().
+ * hands the mutex over. So a waiter sleeps in libc, outside of the section, and
+ * gets the libc mutex there. It enters the section then if it can; if the gate
+ * is closed, it gives the libc mutex back first. A copy of the memory may
+ * therefore show a libc mutex of a thread that the child does not have, but such
+ * a thread does not own the mutex yet: what children find is made new before
+ * they use it (__epoch). What the forking thread owns, it locks anew at once:
+ * libc's mutexes know their owner by its thread id (held). Both happen only in
+ * children of libc's fork().
  *
  * The type (error-checking or recursive) is never left to libc, and the states
  * of robust mutexes neither: both must survive that. __owner is the address of
@@ -34,7 +34,8 @@
  * mutex it says only that there is an owner, as threads that come after a dead
  * one have its address.
  *
- * Must not allocate memory, nor use libc's mutexes for the ordinary kinds.
+ * This file must not allocate memory, and must not use libc's mutexes for the
+ * ordinary kinds.
  */
 #define _GNU_SOURCE
 #undef _TIME_BITS	/* both kinds of functions with a time are here */
@@ -474,7 +475,7 @@ unsigned int __forkgate_mutex_suspend(forksafe_mutex_t *mutex)
 }
 
 int __forkgate_mutex_resume(forksafe_mutex_t *mutex, unsigned int levels,
-		 const void *site)
+			    const void *site)
 {
 	int err = lock(mutex, NULL, site);
 
@@ -536,7 +537,7 @@ FORKGATE_EXPORT int forksafe_mutex_destroy(forksafe_mutex_t *mutex)
 		mutex->__owner = NULL;
 		mutex->__word = OTHER;
 	} else if (kind & INNER) {
-		err = EOWNERDEAD;	/* nobody owns a copied one */
+		err = EOWNERDEAD;	/* a copied one has no owner */
 		if (mutex->__epoch == __forkgate_epoch)
 			err = inner_try(mutex);
 		if (err == EBUSY)

@@ -2,10 +2,10 @@
 /*
  * Fork-safe locks: QNX's forksafe_mutex, and what it lacks
  *
- * Who holds one of these locks is inside a memory section of <forkgate.h>, so
- * no fork copies the memory while another thread holds one. Who only waits for
- * one is not; so waiting delays no fork. The thread that forks may hold locks:
- * its child owns them.
+ * A thread that holds one of these locks is inside a memory section of
+ * <forkgate.h>, so no fork copies the memory while another thread holds one. A
+ * thread that waits for one is not, so waiting delays no fork. The thread that
+ * forks may hold locks: its child owns them.
  *
  * Error numbers are returned, as by pthread functions; 0 is success; errno is
  * left alone. Unless they say so, functions are no cancellation points. All
@@ -71,9 +71,9 @@ int forksafe_mutex_init(forksafe_mutex_t *mutex,
  * forksafe_mutex_destroy() - end a mutex that is unlocked, or owned by the caller
  * @mutex: the mutex
  *
- * Return: 0, EBUSY (another thread has locked it), EINVAL (it is none).
+ * Return: 0, EBUSY (another thread has locked it), EINVAL (not a lock).
  *
- * Context: async-signal-safe, but for robust and priority-inheriting ones.
+ * Context: async-signal-safe, except for robust and priority-inheriting ones.
  */
 int forksafe_mutex_destroy(forksafe_mutex_t *mutex);
 
@@ -100,7 +100,7 @@ int forksafe_mutex_lock(forksafe_mutex_t *mutex);
 int forksafe_mutex_trylock(forksafe_mutex_t *mutex);
 
 /**
- * forksafe_mutex_timedlock() - lock a mutex, but do not wait for ever
+ * forksafe_mutex_timedlock() - lock a mutex, with a time limit
  * @mutex: the mutex
  * @abstime: CLOCK_REALTIME
  *
@@ -161,7 +161,7 @@ typedef struct forksafe_cond {
 int forksafe_cond_init(forksafe_cond_t *cond, const pthread_condattr_t *attr);
 
 /**
- * forksafe_cond_destroy() - end a condition variable that nobody waits for
+ * forksafe_cond_destroy() - end a condition variable without waiters
  * @cond: the condition variable
  *
  * Return: 0.
@@ -190,7 +190,7 @@ int forksafe_cond_broadcast(forksafe_cond_t *cond);
  * @mutex: the mutex, locked by the caller; all levels of a recursive one are
  *	given up
  *
- * Who waits is in no section on account of @mutex. May return early, as
+ * A waiter is not inside the section of @mutex. May return early, as
  * pthread_cond_wait(). A cancellation point.
  *
  * Return: 0; EPERM (the caller does not own @mutex); as forksafe_mutex_lock().
@@ -198,10 +198,10 @@ int forksafe_cond_broadcast(forksafe_cond_t *cond);
 int forksafe_cond_wait(forksafe_cond_t *cond, forksafe_mutex_t *mutex);
 
 /**
- * forksafe_cond_timedwait() - the same, but not for ever
+ * forksafe_cond_timedwait() - the same, with a time limit
  * @cond: the condition variable
  * @mutex: the mutex
- * @abstime: time of the clock of @cond, CLOCK_REALTIME if nobody said otherwise
+ * @abstime: time of the clock of @cond, CLOCK_REALTIME by default
  *
  * Return: as forksafe_cond_wait(); ETIMEDOUT (the mutex is locked again);
  * EINVAL (tv_nsec out of range).
@@ -253,7 +253,7 @@ int forksafe_rwlock_init(forksafe_rwlock_t *rwlock,
  * forksafe_rwlock_destroy() - end a read-write lock that is unlocked
  * @rwlock: the lock
  *
- * Return: 0, EBUSY (it is locked), EINVAL (it is none).
+ * Return: 0, EBUSY (it is locked), EINVAL (not a lock).
  */
 int forksafe_rwlock_destroy(forksafe_rwlock_t *rwlock);
 
@@ -280,7 +280,7 @@ int forksafe_rwlock_rdlock(forksafe_rwlock_t *rwlock);
 int forksafe_rwlock_tryrdlock(forksafe_rwlock_t *rwlock);
 
 /**
- * forksafe_rwlock_timedrdlock() - lock for reading, but do not wait for ever
+ * forksafe_rwlock_timedrdlock() - lock for reading, with a time limit
  * @rwlock: the lock
  * @abstime: CLOCK_REALTIME
  *
@@ -320,7 +320,7 @@ int forksafe_rwlock_wrlock(forksafe_rwlock_t *rwlock);
 int forksafe_rwlock_trywrlock(forksafe_rwlock_t *rwlock);
 
 /**
- * forksafe_rwlock_timedwrlock() - lock for writing, but do not wait for ever
+ * forksafe_rwlock_timedwrlock() - lock for writing, with a time limit
  * @rwlock: the lock
  * @abstime: CLOCK_REALTIME
  *
@@ -346,7 +346,7 @@ int forksafe_rwlock_clockwrlock(forksafe_rwlock_t *rwlock, clockid_t clock,
  * forksafe_rwlock_unlock() - unlock what the caller has locked
  * @rwlock: the lock
  *
- * Return: 0, EPERM (nobody has locked it, or another thread has for writing),
+ * Return: 0, EPERM (not locked, or write-locked by another thread),
  * EINVAL (not a lock).
  */
 int forksafe_rwlock_unlock(forksafe_rwlock_t *rwlock);

@@ -3,17 +3,17 @@
  * Fork-safe read-write locks
  *
  * The lock is a futex: the number of readers, or WRITER, and bits that say that
- * somebody may sleep for it and that a writer does. The last one out sets it to
- * 0 and wakes all: who is woken and finds the gate closed keeps nobody else
- * asleep, and what a child inherits of those bits is gone with the next unlock.
+ * there may be sleepers, and a writer among them. The last one out sets it to 0
+ * and wakes all, so that a woken thread that finds the gate closed keeps no
+ * other asleep. What a child inherits of those bits goes with the next unlock.
  *
- * Readers wait for a writer that waits, for otherwise readers that overlap keep
- * it out for ever. Not so a thread that has read-locked any of these locks
- * already: it would wait for itself. Nor in a child for a writer that it has
- * not got (__epoch).
+ * Readers wait for a writer that waits, because readers that overlap would keep
+ * it out without end. There are two exceptions: a thread that has read-locked
+ * any of these locks already, which would wait for itself, and, in a child, a
+ * writer that the child does not have (__epoch).
  *
  * As for mutexes, sections are entered before the lock is taken, and left to
- * sleep. Must not use libc's locks, nor allocate memory.
+ * sleep. This file must not use libc's locks and must not allocate memory.
  */
 #define _GNU_SOURCE
 #undef _TIME_BITS	/* both kinds of functions with a time are here */
@@ -28,13 +28,13 @@ static_assert(sizeof(forksafe_rwlock_t) == 8 + sizeof(void *), "rwlock");
 #define READERS		0x0fffffffu	/* how many */
 #define WRITER		0x10000000u
 #define WANTED		0x20000000u	/* a writer sleeps */
-#define SLEEPERS	0x40000000u	/* somebody sleeps */
+#define SLEEPERS	0x40000000u	/* there are sleepers */
 #define GONE		0x80000000u
 
 /* Levels of read locks that this thread has */
 static __thread unsigned int reading;
 
-/* Does a writer that waits come before the caller, who wants to read? */
+/* Must the caller, a reader, let a writer that waits go first? */
 static bool writer_first(forksafe_rwlock_t *rwlock, unsigned int word)
 {
 	return word & WANTED && !reading &&

@@ -167,7 +167,7 @@ static struct forkgate_slot *add_unit(pid_t pid, __u32 tid)
 					    __ATOMIC_SEQ_CST,
 					    __ATOMIC_SEQ_CST))
 		;
-	/* Either this sees that all are closed, or who closes sees the unit. */
+	/* Either __forkgate_unit_strict() sees the unit, or this sees its store. */
 	if (__atomic_load_n(&closed, __ATOMIC_SEQ_CST))
 		__atomic_store_n(&unit->header.closed, FORKGATE_DOMAINS,
 				 __ATOMIC_RELAXED);

@@ -2,10 +2,10 @@
 /*
  * locks.c - the program's own locks: a section lasts as long as one is held
  *
- * A lock is only taken inside a section, for a child must never find it taken by
- * a thread that it lacks. But who waits for a lock must not be inside one on
- * that account: if the forking thread holds the lock, as in a program's handlers
- * of pthread_atfork(), each would wait for the other. So:
+ * A lock is only taken inside a section, because a child must never find it
+ * taken by a thread that it lacks. But a thread that waits for a lock must not be
+ * inside a section for it: if the forking thread holds the lock, as in a
+ * program's handlers of pthread_atfork(), each would wait for the other. So:
  *
  *	W1  enter
  *	W2  trylock; done if that gets it
@@ -67,8 +67,8 @@ static void relax(void)
 }
 
 /*
- * Enter before a lock is taken: forkgate_enter(), but for blame by the code that
- * wants the lock. Return: what to leave.
+ * Enter before a lock is taken: forkgate_enter(), with the code that wants the
+ * lock to blame. Return: what to leave.
  */
 static inline unsigned int lock_enter(void *caller)
 {
@@ -150,12 +150,12 @@ static bool valid_time(const struct timespec *time)
 }
 
 /*
- * Places to wait for a lock whose insides are not known: who unlocks changes
+ * Places to wait for a lock whose insides are not known: unlocking changes
  * @sequence and wakes if there are waiters. Unlocking is a locked instruction
  * (A), pairing with the one that counts the waiter (B): either the waiter's next
- * trylock sees the lock free or who unlocks sees the waiter. The sleep has a
- * limit, for locks that another process or code that knows the C library's own
- * functions unlocks.
+ * trylock sees the lock free or the unlocking thread sees the waiter. The sleep
+ * has a limit, for locks that are unlocked by another process or by code that
+ * has the C library's own functions.
  */
 static struct place {
 	unsigned int waiters;
@@ -228,7 +228,7 @@ static int lock_parking(void *lock, int (*try)(void *lock), int ms, clockid_t cl
 	return err;
 }
 
-/* In a child nobody waits. */
+/* A child has no waiters. */
 static void clear_places(void)
 {
 	unsigned int i;
@@ -258,8 +258,8 @@ static bool kind_parks(int kind)
 
 /*
  * The word of an ordinary mutex is 0 when it is free, 1 when it is taken and 2
- * when who gives it back has to wake somebody. What is most frequent is done
- * here, because a call of the original costs as much as the lock.
+ * when unlocking has to wake a sleeper. What is most frequent is done here,
+ * because a call of the original costs as much as the lock.
  */
 static inline bool mutex_take(pthread_mutex_t *mutex)
 {
@@ -326,7 +326,7 @@ static int mutex_wait(pthread_mutex_t *mutex, clockid_t clock, const struct time
 		if (err != EBUSY)
 			break;
 	}
-	/* There may be more who sleep. */
+	/* There may be more sleepers. */
 	if (!err)
 		__atomic_compare_exchange_n(word, &taken, 2, false, __ATOMIC_RELAXED,
 					    __ATOMIC_RELAXED);
@@ -433,7 +433,7 @@ static unsigned int cond_flags(pthread_cond_t *cond)
 	return __atomic_load_n(&cond->__data.__wrefs, __ATOMIC_RELAXED);
 }
 
-/* The caller waits no more; pthread_cond_destroy() waits for that. */
+/* The caller has stopped waiting, which pthread_cond_destroy() waits for. */
 static void cond_leave(pthread_cond_t *cond)
 {
 	unsigned int *wrefs = &cond->__data.__wrefs;
@@ -484,7 +484,7 @@ static int cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, clockid_t clo
 	if (unlikely(cond_flags(cond) & COND_SHARED))
 		return cond_wait_shared(cond, mutex, clock, abstime, caller);
 
-	/* Before the mutex is unlocked: who signals after that finds a waiter. */
+	/* Before the mutex is unlocked: a signal after that finds a waiter. */
 	__atomic_fetch_add(&cond->__data.__wrefs, COND_WAITER, __ATOMIC_SEQ_CST);
 	value = __atomic_load_n(word, __ATOMIC_SEQ_CST);
 	err = mutex_unlock(mutex);

@@ -61,7 +61,7 @@ static void say_holder(const struct forkgate_holder *holder)
 
 /*
  * Runs before a fork, after libforkgate has prepared and before libc takes its
- * locks: if that wait has ended unsafe, who it was for is still to be seen.
+ * locks: if that wait has ended unsafe, its holders can still be seen.
  */
 static void before_fork(void)
 {
