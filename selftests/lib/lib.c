@@ -10,14 +10,11 @@
 #include <dlfcn.h>
 #include <pty.h>
 #include <spawn.h>
+#include <sys/stat.h>
 
-#include "../forkgate_test.h"
+#include "../test/harness.h"
 
 #include <forkgate.h>
-
-#define MEMORY	FORKGATE_MEMORY
-#define FILES	FORKGATE_FILES
-#define BOTH	FORKGATE_DOMAINS
 
 #define ODD_ERRNO	7777
 
@@ -100,7 +97,7 @@ static int child_clean(void)
 {
 	struct forkgate_slot *slot = forkgate_self;
 
-	if (slot->tid != (__u32)fg_gettid())
+	if (slot->tid != (__u32)sys_gettid())
 		return 2;
 	if (forkgate_header_of(forkgate_self)->closed)
 		return 3;
@@ -210,8 +207,8 @@ FIXTURE_SETUP(lib)
 	if (err == ENODEV)
 		SKIP(return, "no module");
 	ASSERT_EQ(0, err);
-	ASSERT_EQ(0, fg_open());
-	ASSERT_EQ(0, fg_set_policy(&fg_patient));
+	ASSERT_EQ(0, gate_open());
+	ASSERT_EQ(0, gate_set_policy(&patient_policy));
 	ASSERT_EQ(0, worker_spawn(&self->a));
 	ASSERT_EQ(0, worker_spawn(&self->b));
 }
@@ -222,20 +219,20 @@ FIXTURE_TEARDOWN(lib)
 
 static int set_times(__u64 patience_ms, __u64 hold_ms)
 {
-	struct forkgate_policy policy = fg_patient;
+	struct forkgate_policy policy = patient_policy;
 
-	policy.patience = patience_ms * FG_MILLISECOND;
-	policy.ticket_hold = hold_ms * FG_MILLISECOND;
-	return fg_set_policy(&policy);
+	policy.patience = patience_ms * NSEC_PER_MSEC;
+	policy.ticket_hold = hold_ms * NSEC_PER_MSEC;
+	return gate_set_policy(&policy);
 }
 
 static int set_timeout(__u64 ms, __u32 on_timeout)
 {
-	struct forkgate_policy policy = fg_patient;
+	struct forkgate_policy policy = patient_policy;
 
-	policy.timeout = ms * FG_MILLISECOND;
+	policy.timeout = ms * NSEC_PER_MSEC;
 	policy.on_timeout = on_timeout;
-	return fg_set_policy(&policy);
+	return gate_set_policy(&policy);
 }
 
 /*
@@ -246,7 +243,7 @@ TEST_F(lib, counts)
 {
 	ASSERT_EQ(0, forkgate_enter(MEMORY));
 	EXPECT_EQ(10, depth());
-	EXPECT_EQ(fg_gettid(), forkgate_self->tid);
+	EXPECT_EQ(sys_gettid(), forkgate_self->tid);
 	EXPECT_EQ(FORKGATE_ABI, forkgate_header_of(forkgate_self)->abi);
 	ASSERT_EQ(0, forkgate_enter(BOTH));
 	ASSERT_EQ(0, forkgate_tryenter(FILES));
@@ -321,11 +318,11 @@ TEST_F(lib, errno_is_kept_by_those_who_wait)
 {
 	ASSERT_EQ(0, run(&self->a, do_prepare, ARG(BOTH)));
 	start(&self->b, do_enter_errno, ARG(BOTH));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	ASSERT_EQ(0, run(&self->a, do_release, NULL));
 	EXPECT_EQ(0, finish(&self->b));
 	start(&self->a, do_prepare, ARG(BOTH));
-	ASSERT_TRUE(wait_until(fg_waiting(&self->a, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->a, 1)));
 	EXPECT_EQ(0, run(&self->b, do_leave_errno, ARG(BOTH)));
 	EXPECT_EQ(0, finish(&self->a));
 }
@@ -350,7 +347,7 @@ TEST_F(lib, enter_waits_for_a_ticket)
 {
 	ASSERT_EQ(0, run(&self->a, do_prepare, ARG(BOTH)));
 	start(&self->b, do_enter, ARG(MEMORY));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	EXPECT_TRUE(busy(&self->b));
 	ASSERT_EQ(0, run(&self->a, do_release, NULL));
 	EXPECT_EQ(0, finish(&self->b));
@@ -366,11 +363,11 @@ TEST_F(lib, prepare_and_release)
 {
 	EXPECT_EQ(ENOENT, forkgate_release());
 	EXPECT_EQ(0, forkgate_prepare(BOTH, NULL));
-	EXPECT_EQ(1, fg_state().forkers);
+	EXPECT_EQ(1, gate_state().forkers);
 	EXPECT_EQ(0, forkgate_prepare(BOTH, NULL));
 	EXPECT_EQ(0, forkgate_prepare(FILES, NULL));
 	EXPECT_EQ(0, forkgate_release());
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate_state().forkers);
 	EXPECT_EQ(ENOENT, forkgate_release());
 }
 
@@ -379,7 +376,7 @@ TEST_F(lib, prepare_more)
 	ASSERT_EQ(0, run(&self->a, do_enter, ARG(FILES)));
 	EXPECT_EQ(0, run(&self->b, do_prepare, ARG(MEMORY)));
 	start(&self->b, do_prepare, ARG(BOTH));
-	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	ASSERT_EQ(0, run(&self->a, do_leave, ARG(FILES)));
 	EXPECT_EQ(0, finish(&self->b));
 	EXPECT_EQ(EBUSY, run(&self->a, do_tryenter, ARG(FILES)));
@@ -407,7 +404,7 @@ TEST_F(lib, prepare_until)
 	EXPECT_TRUE(late.tv_sec > soon.tv_sec ||
 		    (late.tv_sec == soon.tv_sec &&
 		     late.tv_nsec >= soon.tv_nsec));
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate_state().forkers);
 	soon = in_ms(3600 * 1000);
 	EXPECT_EQ(0, forkgate_prepare(FILES, &soon));
 	EXPECT_EQ(0, forkgate_release());
@@ -431,7 +428,7 @@ TEST_F(lib, ticket_expires)
 {
 	ASSERT_EQ(0, set_times(100, 20));
 	EXPECT_EQ(0, forkgate_prepare(BOTH, NULL));
-	ASSERT_TRUE(wait_until(fg_state().expired == 1));
+	ASSERT_TRUE(wait_until(gate_state().expired == 1));
 	EXPECT_EQ(ESTALE, forkgate_release());
 	EXPECT_EQ(ENOENT, forkgate_release());
 }
@@ -441,7 +438,7 @@ TEST_F(lib, prepare_in_a_circle)
 	ASSERT_EQ(0, run(&self->a, do_enter, ARG(MEMORY)));
 	ASSERT_EQ(0, run(&self->b, do_enter, ARG(MEMORY)));
 	start(&self->a, do_prepare, ARG(BOTH));
-	ASSERT_TRUE(wait_until(fg_waiting(&self->a, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->a, 1)));
 	EXPECT_EQ(EDEADLK, run(&self->b, do_prepare, ARG(MEMORY)));
 	EXPECT_EQ(-EDEADLK, run(&self->b, do_fork, NULL));
 	EXPECT_EQ(0, run(&self->b, do_leave, ARG(MEMORY)));
@@ -459,7 +456,7 @@ TEST_F(lib, fork_uses_the_ticket)
 		_exit(child_clean() ?: forkgate_release() != ENOENT);
 	EXPECT_EQ(0, child_exit(pid));
 	EXPECT_EQ(ENOENT, forkgate_release());
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate_state().forkers);
 }
 
 /* What did not get as far as a clone has not used its ticket. */
@@ -471,17 +468,17 @@ TEST_F(lib, failed_spawn_gives_its_ticket_back)
 
 	EXPECT_EQ(ENOENT, posix_spawn(&pid, "/none", NULL, NULL, none,
 				      environ));
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate_state().forkers);
 	errno = 0;
 	file = popen("true", "neither");
 	EXPECT_EQ(NULL, file);
 	EXPECT_EQ(EINVAL, errno);
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate_state().forkers);
 
 	/* but a ticket of the program's own is left to it */
 	ASSERT_EQ(0, forkgate_prepare(BOTH, NULL));
 	EXPECT_EQ(NULL, popen("true", "neither"));
-	EXPECT_EQ(1, fg_state().forkers);
+	EXPECT_EQ(1, gate_state().forkers);
 	EXPECT_EQ(0, forkgate_release());
 }
 
@@ -572,12 +569,12 @@ TEST_F(forks, wait_without_a_lock)
 	/* The holder goes on with all that libc has locks for. */
 	ASSERT_EQ(0, run(&self->a, do_enter, ARG(variant->domains)));
 	start(&self->b, variant->job, NULL);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	EXPECT_EQ(0, run(&self->a, do_allocate, NULL));
 	EXPECT_TRUE(busy(&self->b));
 	EXPECT_EQ(0, run(&self->a, do_leave, ARG(variant->domains)));
 	EXPECT_EQ(0, reap(finish(&self->b)));
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate_state().forkers);
 }
 
 TEST_F(forks, wait_for_what_they_copy)
@@ -586,7 +583,7 @@ TEST_F(forks, wait_for_what_they_copy)
 
 	ASSERT_EQ(0, run(&self->a, do_enter, ARG(FILES)));
 	start(&self->b, variant->job, NULL);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	EXPECT_EQ(0, run(&self->a, do_leave, ARG(FILES)));
 	EXPECT_EQ(0, reap(finish(&self->b)));
 
@@ -602,7 +599,7 @@ TEST_F(forks, time_out)
 	ASSERT_EQ(0, set_timeout(20, FORKGATE_FAIL));
 	ASSERT_EQ(0, run(&self->a, do_enter, ARG(BOTH)));
 	EXPECT_EQ(-EAGAIN, run(&self->b, variant->job, NULL));
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate_state().forkers);
 	EXPECT_EQ(0, run(&self->a, do_leave, ARG(BOTH)));
 	EXPECT_EQ(0, reap(run(&self->b, variant->job, NULL)));
 }
@@ -646,7 +643,7 @@ static void slow_prepare(void)
 {
 	if (slow.prepares++)
 		return;
-	if (!wait_until(fg_state().expired == 1))
+	if (!wait_until(gate_state().expired == 1))
 		slow.failed = 1;
 	slow.failed |= run(slow.other, do_enter, ARG(BOTH));
 }
@@ -667,8 +664,8 @@ TEST_F(lib, fork_tries_again)
 	EXPECT_EQ(2, slow.parents);
 	EXPECT_EQ(0, slow.failed);
 	/* On a busy machine the second ticket may run out too, with no thread inside. */
-	EXPECT_LE(1, fg_state().expired);
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_LE(1, gate_state().expired);
+	EXPECT_EQ(0, gate_state().forkers);
 }
 
 TEST_F(lib, forkpty_tries_again)
@@ -732,7 +729,7 @@ TEST_F(lib, handlers_lock_in_the_other_order)
 	/* Inside with the lock: the fork waits without having asked for it. */
 	ASSERT_EQ(0, run(&self->a, do_lock_and_enter, NULL));
 	start(&self->b, do_fork, NULL);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	EXPECT_EQ(0, run(&self->a, do_leave_and_unlock, NULL));
 	EXPECT_EQ(0, reap(finish(&self->b)));
 
@@ -782,7 +779,7 @@ TEST_F(lib, atfork_handler_prepares)
 	ASSERT_TRUE(find_libc_fork());
 	ASSERT_EQ(0, run(&self->a, do_enter, ARG(BOTH)));
 	start(&self->b, do_libc_fork, NULL);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	EXPECT_EQ(0, run(&self->a, do_allocate, NULL));
 	EXPECT_EQ(0, run(&self->a, do_leave, ARG(BOTH)));
 	EXPECT_EQ(0, reap(finish(&self->b)));
@@ -790,15 +787,40 @@ TEST_F(lib, atfork_handler_prepares)
 
 TEST_F(lib, atfork_handler_waits_with_a_limit)
 {
-	struct forkgate_policy policy = fg_patient;
+	struct forkgate_policy policy = patient_policy;
 
 	ASSERT_TRUE(find_libc_fork());
-	policy.backstop = 20 * FG_MILLISECOND;
-	ASSERT_EQ(0, fg_set_policy(&policy));
+	policy.backstop = 20 * NSEC_PER_MSEC;
+	ASSERT_EQ(0, gate_set_policy(&policy));
 	ASSERT_EQ(0, run(&self->a, do_enter, ARG(BOTH)));
 	EXPECT_EQ(-EAGAIN, run(&self->b, do_libc_fork, NULL));
 	EXPECT_EQ(0, run(&self->a, do_leave, ARG(BOTH)));
 	EXPECT_EQ(0, reap(run(&self->b, do_libc_fork, NULL)));
+}
+
+/* What the handler has waited for the clone need not: it fails, or copies, at once. */
+TEST_F(lib, atfork_handler_and_clone_share_a_limit)
+{
+	struct forkgate_policy policy = patient_policy;
+	uint64_t start_ms;
+
+	ASSERT_TRUE(find_libc_fork());
+	policy.backstop = 3 * NSEC_PER_SEC;
+	ASSERT_EQ(0, gate_set_policy(&policy));
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(BOTH)));
+	start_ms = now_ms();
+	EXPECT_EQ(-EAGAIN, run(&self->b, do_libc_fork, NULL));
+	EXPECT_LE(2990, now_ms() - start_ms);
+	EXPECT_GT(5500, now_ms() - start_ms);
+
+	policy.on_timeout = FORKGATE_PROCEED;
+	policy.timeout = 2 * NSEC_PER_SEC;
+	policy.backstop = 2 * NSEC_PER_SEC;
+	ASSERT_EQ(0, gate_set_policy(&policy));
+	start_ms = now_ms();
+	/* 4: the child can read that its copy is unsafe */
+	EXPECT_EQ(4, reap(run(&self->b, do_libc_fork, NULL)));
+	EXPECT_GT(3500, now_ms() - start_ms);
 }
 
 static int *shared_word(void)
@@ -831,7 +853,7 @@ static int daemon_child(int *word)
 	if (run(&holder, do_enter, ARG(BOTH)))
 		return 2;
 	start(&other, do_daemon, word);
-	if (!wait_until(fg_waiting(&other, 1)))
+	if (!wait_until(worker_waits(&other, 1)))
 		return 3;
 	if (run(&holder, do_allocate, NULL))
 		return 4;
@@ -878,7 +900,7 @@ static int bare_child(void)
 	if (run(&holder, do_enter, ARG(BOTH)))
 		return 4;
 	start(&other, do_fork, NULL);
-	if (!wait_until(fg_state().forkers == 1))
+	if (!wait_until(gate_state().forkers == 1))
 		return 5;
 	if (!busy(&other))
 		return 6;
@@ -899,6 +921,156 @@ TEST_F(lib, without_descriptors_and_device)
 	EXPECT_EQ(0, child_exit(pid));
 }
 
+/*
+ * The library's descriptor
+ */
+
+/* The lowest descriptor of the device except the test's own, or -1 */
+static int library_fd(void)
+{
+	struct stat device, other;
+	int fd;
+
+	if (fstat(gate.fd, &device))
+		return -1;
+	for (fd = 3; fd < 1024; fd++)
+		if (fd != gate.fd && !fstat(fd, &other) && S_ISCHR(other.st_mode) &&
+		    other.st_rdev == device.st_rdev)
+			return fd;
+	return -1;
+}
+
+TEST_F(lib, descriptor)
+{
+	int fd = library_fd();
+
+	ASSERT_LT(100, fd);
+	EXPECT_EQ(FD_CLOEXEC, fcntl(fd, F_GETFD));
+	close(fd);
+	EXPECT_EQ(-1, library_fd());
+}
+
+/* Enters, leaves, waits and wakes as ever, and does nothing to the other file. */
+TEST_F(lib, descriptor_of_another_file)
+{
+	int fd = library_fd(), pair[2], left = -1;
+
+	ASSERT_EQ(0, pipe(pair));
+	ASSERT_EQ(fd, dup2(pair[0], fd));
+
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(BOTH)));
+	start(&self->b, do_fork, NULL);
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	EXPECT_EQ(EBUSY, forkgate_tryenter(FILES));
+	EXPECT_EQ(0, run(&self->a, do_leave, ARG(BOTH)));
+	EXPECT_EQ(0, reap(finish(&self->b)));
+
+	ASSERT_EQ(0, run(&self->a, do_prepare, ARG(BOTH)));
+	start(&self->b, do_enter, ARG(BOTH));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	EXPECT_EQ(0, run(&self->a, do_release, NULL));
+	EXPECT_EQ(0, finish(&self->b));
+	EXPECT_EQ(0, run(&self->b, do_leave, ARG(BOTH)));
+
+	EXPECT_EQ(0, ioctl(fd, FIONREAD, &left));
+	EXPECT_EQ(0, left);
+	EXPECT_EQ(0, fcntl(fd, F_GETFD));
+}
+
+/*
+ * Threads whose slots are not in the first unit
+ */
+
+static long do_self(void *unused)
+{
+	return (uintptr_t)forkgate_self;
+}
+
+TEST_F(lib, beyond_the_first_unit)
+{
+	static struct worker many[FORKGATE_UNIT_SLOTS + 1];
+	struct worker *far = &many[ARRAY_SIZE(many) - 1], *near = far - 1;
+	const struct forkgate_header *header;
+	size_t i;
+
+	ASSERT_EQ(0, forkgate_enter(MEMORY));
+	forkgate_leave(MEMORY);
+	for (i = 0; i < ARRAY_SIZE(many); i++) {
+		ASSERT_EQ(0, worker_spawn(&many[i]));
+		ASSERT_EQ(0, run(&many[i], do_enter, ARG(BOTH)));
+		ASSERT_EQ(0, run(&many[i], do_leave, ARG(BOTH)));
+	}
+	header = forkgate_header_of((void *)(uintptr_t)run(far, do_self, NULL));
+	EXPECT_NE(forkgate_header_of(forkgate_self), header);
+	EXPECT_EQ(FORKGATE_ABI, header->abi);
+	EXPECT_EQ(0, header->closed);
+
+	/* It keeps a fork waiting and wakes it; its neighbour is kept out. */
+	ASSERT_EQ(0, run(far, do_enter, ARG(BOTH)));
+	start(&self->b, do_fork, NULL);
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	EXPECT_EQ(EBUSY, run(near, do_tryenter, ARG(MEMORY)));
+	EXPECT_EQ(0, run(far, do_leave, ARG(BOTH)));
+	EXPECT_EQ(0, reap(finish(&self->b)));
+	EXPECT_EQ(0, run(near, do_tryenter, ARG(MEMORY)));
+	EXPECT_EQ(0, run(near, do_leave, ARG(MEMORY)));
+	/* and it forks, to a child whose only slot is there */
+	EXPECT_EQ(0, reap(run(far, do_fork, NULL)));
+}
+
+/*
+ * A clock that is ahead of the kernel's
+ */
+
+static int child_of_namespace(void)
+{
+	struct timespec limit;
+	struct worker holder;
+
+	limit = in_ms(0);
+	if (limit.tv_sec < 1000000)
+		return 10;
+	if (worker_spawn(&holder) || run(&holder, do_enter, ARG(MEMORY)))
+		return 11;
+	limit = in_ms(20);
+	if (forkgate_prepare(BOTH, &limit) != ETIMEDOUT)
+		return 12;
+	limit = in_ms(0);
+	if (forkgate_prepare(BOTH, &limit) != ETIMEDOUT)
+		return 13;
+	limit = in_ms(3600 * 1000);
+	if (forkgate_prepare(FILES, &limit) || forkgate_release())
+		return 14;
+	return 0;
+}
+
+static int time_namespace(void)
+{
+	pid_t pid;
+
+	if (unshare(CLONE_NEWTIME))
+		return 77;
+	if (write_file("/proc/self/timens_offsets", "monotonic 1000000 0"))
+		return 77;
+	pid = fork();
+	if (!pid)
+		_exit(child_of_namespace());
+	return child_exit(pid);
+}
+
+TEST_F(lib, prepare_in_a_time_namespace)
+{
+	pid_t pid = fork();
+	int ret;
+
+	if (!pid)
+		_exit(time_namespace());
+	ret = child_exit(pid);
+	if (ret == 77)
+		SKIP(return, "no permission to make a time namespace");
+	EXPECT_EQ(0, ret);
+}
+
 /* The child of a fork inside sections: goes on, forks, has threads. */
 static int heir(int generation)
 {
@@ -907,7 +1079,7 @@ static int heir(int generation)
 
 	if (depth() != 21)
 		return 1;
-	if (forkgate_self->tid != (__u32)fg_gettid())
+	if (forkgate_self->tid != (__u32)sys_gettid())
 		return 2;
 	if (worker_spawn(&worker) || run(&worker, do_enter, ARG(BOTH)))
 		return 3;
@@ -992,7 +1164,7 @@ static void *one_section(void *unused)
 
 	if (forkgate_enter(BOTH))
 		return failed;
-	if (forkgate_self->tid != (__u32)fg_gettid() || depth() != 11)
+	if (forkgate_self->tid != (__u32)sys_gettid() || depth() != 11)
 		return failed;
 	forkgate_leave(BOTH);
 	return depth() ? failed : NULL;
@@ -1034,10 +1206,10 @@ TEST_F(lib, enter_is_interrupted)
 	ASSERT_EQ(0, forkgate_prepare(MEMORY, NULL));
 	start(&self->a, do_enter, ARG(BOTH));
 	for (i = 0; i < 3; i++) {
-		ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+		ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 		EXPECT_EQ(0, interrupt_depth(&self->a));
 	}
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	ASSERT_EQ(0, forkgate_release());
 	EXPECT_EQ(0, finish(&self->a));
 	EXPECT_EQ(11, run(&self->a, do_depth, NULL));
@@ -1051,7 +1223,7 @@ TEST_F(lib, prepare_is_interrupted)
 	ASSERT_EQ(0, forkgate_enter(MEMORY));
 	start(&self->a, do_prepare, ARG(MEMORY));
 	for (i = 0; i < 3; i++) {
-		ASSERT_TRUE(wait_until(fg_waiting(&self->a, 1)));
+		ASSERT_TRUE(wait_until(worker_waits(&self->a, 1)));
 		EXPECT_EQ(0, interrupt_depth(&self->a));
 	}
 	forkgate_leave(MEMORY);
@@ -1074,10 +1246,10 @@ TEST_F(lib, handler_forks_while_fork_waits)
 	ASSERT_EQ(0, catch(fork_handler));
 	ASSERT_EQ(0, forkgate_enter(BOTH));
 	start(&self->a, do_fork, NULL);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->a, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->a, 1)));
 	WRITE_ONCE(seen, -1);
 	ASSERT_EQ(0, syscall(SYS_tgkill, getpid(), self->a.tid, SIGUSR1));
-	ASSERT_TRUE(wait_until(fg_waiting(&self->a, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->a, 1)));
 	forkgate_leave(BOTH);
 	EXPECT_EQ(0, reap(finish(&self->a)));
 	EXPECT_EQ(0, READ_ONCE(seen));
@@ -1136,7 +1308,7 @@ TEST_F(lib, vfork_child_enters_first)
 	ASSERT_EQ(0, run(&self->a, do_enter, ARG(MEMORY)));
 	EXPECT_EQ(self->a.tid, run(&self->a, do_slot_tid, NULL));
 	start(&self->b, do_fork, NULL);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	ASSERT_EQ(0, run(&self->a, do_leave, ARG(MEMORY)));
 	EXPECT_EQ(0, reap(finish(&self->b)));
 }
@@ -1184,7 +1356,7 @@ TEST_F(lib, signal_handlers_enter)
 	ASSERT_EQ(0, catch(enter_handler));
 	pestered.tids[0] = self->a.tid;
 	pestered.tids[1] = self->b.tid;
-	pestered.tids[2] = fg_gettid();
+	pestered.tids[2] = sys_gettid();
 	start(&self->a, do_sections, NULL);
 	start(&self->b, do_sections, NULL);
 	start(&pest, do_pester, NULL);
@@ -1201,7 +1373,7 @@ TEST_F(lib, signal_handlers_enter)
 	EXPECT_EQ(0, finish(&pest));
 	EXPECT_LT(0, finish(&self->a));
 	EXPECT_LT(0, finish(&self->b));
-	EXPECT_EQ(0, fg_state().holders_count);
+	EXPECT_EQ(0, gate_state().holders_count);
 }
 
 static struct forkgate_holder only_holder(void)
@@ -1212,7 +1384,7 @@ static struct forkgate_holder only_holder(void)
 		.holders_max = 1,
 	};
 
-	fg_call(FORKGATE_IOC_STATE, &state);
+	gate_call(FORKGATE_IOC_STATE, &state);
 	if (state.holders_count != 1)
 		holder.tid = -1;
 	return holder;
@@ -1260,7 +1432,7 @@ TEST_F(lib, no_cancellation_point)
 {
 	ASSERT_EQ(0, forkgate_prepare(BOTH, NULL));
 	start(&self->a, do_cancelled, NULL);
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	ASSERT_EQ(0, forkgate_release());
 	ASSERT_TRUE(wait_until(!busy(&self->a)));
 	EXPECT_EQ(0, self->a.result);
@@ -1355,7 +1527,7 @@ TEST_F(lib, two_copies)
 	ASSERT_EQ(0, run(&self->a, do_plugin_enter, ARG(MEMORY)));
 	EXPECT_EQ(20, run(&self->a, do_depth, NULL));
 	start(&self->b, do_fork, NULL);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	EXPECT_EQ(10, run(&self->a, do_plugin_leave, ARG(MEMORY)));
 	EXPECT_TRUE(busy(&self->b));
 	EXPECT_EQ(0, run(&self->a, do_plugin_leave, ARG(MEMORY)));

@@ -6,7 +6,7 @@
  * locks.c.
  */
 #define _GNU_SOURCE
-#include "../forkgate_test.h"
+#include "../test/harness.h"
 
 #include <forkgate.h>
 #include <forksafe_mutex.h>
@@ -122,7 +122,7 @@ static long do_raw_fork(void *mutex)
 
 static bool asleep(struct worker *worker)
 {
-	return busy(worker) && fg_asleep(worker->tid);
+	return busy(worker) && task_asleep(worker->tid);
 }
 
 static int make(forksafe_mutex_t *mutex, int kind)
@@ -190,8 +190,8 @@ FIXTURE_SETUP(lockforks)
 	if (err == ENODEV)
 		SKIP(return, "no module");
 	ASSERT_EQ(0, err);
-	ASSERT_EQ(0, fg_open());
-	ASSERT_EQ(0, fg_set_policy(&fg_patient));
+	ASSERT_EQ(0, gate_open());
+	ASSERT_EQ(0, gate_set_policy(&patient_policy));
 	if (variant->kind < KINDS) {
 		ASSERT_EQ(0, make(&inner, variant->kind));
 		self->lock = &inner;
@@ -210,7 +210,7 @@ TEST_F(lockforks, fork_waits_for_the_owner)
 {
 	ASSERT_EQ(0, run(&self->a, do_lock, self->lock));
 	start(&self->b, do_fork, self->lock);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	EXPECT_EQ(0, run(&self->a, do_unlock, self->lock));
 	EXPECT_EQ(0, finish(&self->b));
 }
@@ -219,7 +219,7 @@ TEST_F(lockforks, bare_clone_waits_for_the_owner)
 {
 	ASSERT_EQ(0, run(&self->a, do_lock, self->lock));
 	start(&self->b, do_raw_fork, self->lock);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	EXPECT_EQ(0, run(&self->a, do_unlock, self->lock));
 	EXPECT_EQ(0, finish(&self->b));
 }
@@ -256,7 +256,7 @@ TEST_F(lockforks, who_is_kept_out_keeps_nobody_asleep)
 	start(&self->c, do_lock_inside, self->lock);
 	ASSERT_TRUE(wait_until(asleep(&self->c)));
 	start(&self->d, do_fork, self->lock);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->d, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->d, 1)));
 	EXPECT_EQ(0, run(&self->a, do_unlock, self->lock));
 	EXPECT_EQ(0, finish(&self->c));
 	EXPECT_EQ(0, finish(&self->d));
@@ -270,7 +270,7 @@ TEST_F(lockforks, closed_gate)
 	EXPECT_EQ(EBUSY, run(&self->b, do_trylock, self->lock));
 	EXPECT_EQ(0, run(&self->b, do_depth, NULL));
 	start(&self->b, do_lock, self->lock);
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 
 	/* a thread that waits at the gate has not taken the lock */
 	EXPECT_EQ(0, run(&self->a, do_trylock, self->lock));
@@ -293,9 +293,9 @@ TEST_F(lockforks, condition)
 	/* to come back it has to pass the gate, without the mutex */
 	ASSERT_EQ(0, run(&self->c, do_enter, NULL));
 	start(&self->b, do_fork, mutex);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	EXPECT_EQ(0, forksafe_cond_broadcast(&cond));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	EXPECT_EQ(0, run(&self->c, do_trylock, mutex));
 	EXPECT_EQ(0, run(&self->c, do_unlock, mutex));
 	EXPECT_EQ(0, run(&self->c, do_leave, NULL));
@@ -311,7 +311,7 @@ TEST_F(lockforks, reader)
 	start(&self->c, do_lock, NULL);
 	ASSERT_TRUE(wait_until(asleep(&self->c)));
 	start(&self->b, do_fork_owner, NULL);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	EXPECT_EQ(0, run(&self->a, do_unlock, NULL));
 	EXPECT_EQ(0, finish(&self->b));
 	EXPECT_EQ(0, run(&self->b, do_unlock, NULL));

@@ -6,7 +6,7 @@
  * of locks that others hold is tested in lockforks.c, with a module.
  */
 #define _GNU_SOURCE
-#include "../forkgate_test.h"
+#include "../test/harness.h"
 
 #include <forkgate.h>
 #include <forksafe_mutex.h>
@@ -161,7 +161,7 @@ static long do_rwunlock(void *unused)
 /* Asleep in a job, and in no section meanwhile */
 static bool waits_outside(struct worker *worker)
 {
-	return busy(worker) && fg_asleep(worker->tid) &&
+	return busy(worker) && task_asleep(worker->tid) &&
 	       !READ_ONCE(worker->slot->depth[0]);
 }
 
@@ -383,8 +383,8 @@ TEST_F(mutexes, waiter_gives_up)
 		start(&self->a, do_timedlock, ARG(2));
 		start(&self->b, do_lock, NULL);
 		ASSERT_TRUE(wait_until(waits_outside(&self->b)));
-		fg_nap(0);
-		fg_nap(0);
+		wait_tick(0);
+		wait_tick(0);
 		ASSERT_EQ(0, forksafe_mutex_unlock(&mutex));
 		if (!finish(&self->a))
 			ASSERT_EQ(0, run(&self->a, do_unlock, NULL));
@@ -825,7 +825,7 @@ static int stat_priority(pid_t tid)
 	int field;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
-	if (fg_read_file(path, text, sizeof(text)) <= 0)
+	if (read_file(path, text, sizeof(text)) <= 0)
 		return 0;
 	at = strrchr(text, ')');
 	for (field = 2; at && field < 18; field++)
@@ -1295,7 +1295,7 @@ static void *victim_thread(void *unused)
 	int err = forksafe_mutex_lock(&mutex);
 
 	pthread_cleanup_push(cleanup, NULL);
-	__atomic_store_n(&victim, fg_gettid(), __ATOMIC_RELEASE);
+	__atomic_store_n(&victim, sys_gettid(), __ATOMIC_RELEASE);
 	while (!err)
 		err = forksafe_cond_wait(&cond, &mutex);
 	pthread_cleanup_pop(0);
@@ -1309,7 +1309,7 @@ TEST_F(conds, cancelled)
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, victim_thread, NULL));
 	ASSERT_TRUE(wait_until(__atomic_load_n(&victim, __ATOMIC_ACQUIRE) &&
-			       fg_asleep(victim)));
+			       task_asleep(victim)));
 	/* it has to wait for the mutex */
 	ASSERT_EQ(0, forksafe_mutex_lock(&mutex));
 	ASSERT_EQ(0, pthread_cancel(thread));
