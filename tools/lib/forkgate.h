@@ -82,16 +82,16 @@ int forkgate_tryenter(unsigned int domains);
  * forkgate_prepare() - wait for a ticket: the right to fork at once
  * @domains: what the coming fork will copy: FORKGATE_MEMORY, FORKGATE_FILES or
  *	both; vfork() and posix_spawn() copy files only
- * @abstime: CLOCK_MONOTONIC time until which to wait, one that has passed
- *	polls; NULL: as long as the policy of the process says
+ * @abstime: time until which to wait, of the caller's CLOCK_MONOTONIC; one that
+ *	has passed polls; NULL: as long as the policy of the process says
  *
  * Waits until all other threads have left their sections of @domains. Then they
  * stay out until the caller has forked, called forkgate_release(), or the
  * policy's ticket_hold is over; a fork after that waits again. The fork
  * functions of the C library do all this themselves when the program is linked
  * with -lforkgate (see forkgate_fork()); prepare is for other ways to fork. A
- * thread that holds a ticket keeps it and waits only for domains that it does
- * not cover.
+ * ticket that covers @domains is kept; any other is given up for one that covers
+ * both, and the caller waits again.
  *
  * Return: 0 with a ticket, or when the wait has ended and the policy says that
  * forks then go ahead unsafe (without a gate also 0, or the reason why there is
