@@ -6,6 +6,8 @@
  * user space wrote without believing it. Must not change a gate.
  */
 
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/cred.h>
 #include <linux/ctype.h>
 #include <linux/pid.h>
@@ -148,18 +150,75 @@ void fg_blame_drop(struct fg_blame *blame)
 	put_pid(blame->pid);
 }
 
+/* Of the hundred messages a second that the kernel allows a user */
+#define FG_LOG_COST	10
+
 /**
  * fg_may_log - may the calling process's gate write a line to the log?
  * @gate: its gate
  *
  * Limited for each gate, and for each user because he may have many.
  *
+ * Context: the process whose gate it is; any.
  * Return: whether.
  */
 bool fg_may_log(struct fg_gate *gate)
 {
-	return __ratelimit(&gate->messages) &&
-	       __ratelimit(&current_user()->ratelimit);
+	int n;
+
+	if (!__ratelimit(&gate->messages))
+		return false;
+	for (n = 0; n < FG_LOG_COST; n++)
+		if (!__ratelimit(&current_user()->ratelimit))
+			return false;
+	return true;
+}
+
+/**
+ * fg_report_later - have the timer log something about a thread
+ * @gate: its gate, not dead; gate->lock is held
+ * @thr: the calling thread
+ * @blame: what it is inside of
+ * @bypass: see struct fg_report
+ *
+ * Nothing happens while an earlier report has not been logged.
+ */
+void fg_report_later(struct fg_gate *gate, struct fg_thread *thr,
+		     const struct fg_blame *blame, bool bypass)
+{
+	lockdep_assert_held(&gate->lock);
+
+	if (gate->report.blame.pid || !fg_may_log(gate))
+		return;
+	gate->report.blame = *blame;
+	gate->report.blame.pid = get_pid(thr->pid);
+	gate->report.bypass = bypass;
+	fg_timer_kick(gate);
+}
+
+/**
+ * fg_report - log it
+ * @report: taken out of gate->report; may be empty
+ *
+ * Context: process or softirq.
+ */
+void fg_report(struct fg_report *report)
+{
+	struct fg_blame *blame = &report->blame;
+
+	if (!blame->pid)
+		return;
+	if (report->bypass)
+		pr_warn("thread %d: its descriptors were copied without passing the gate; are kprobes or ftrace switched off?\n",
+			pid_nr(blame->pid));
+	else
+		pr_info("thread %d went away inside %s%sat %#llx %s\n",
+			pid_nr(blame->pid),
+			blame->domains & FORKGATE_MEMORY ? "memory " : "",
+			blame->domains & FORKGATE_FILES ? "files " : "",
+			blame->site, blame->label);
+	fg_blame_drop(blame);
+	blame->pid = NULL;
 }
 
 struct fg_holders {

@@ -124,15 +124,21 @@ void fg_uncount(struct fg_gate *gate, struct fg_slot *slot, u32 domains)
 	fg_set_counted(gate, slot, fg_counted(gate, slot) & ~domains);
 }
 
-/*
- * A slot's depths have changed while its thread is polling for a ticket: what
- * it is inside of matters to circles, and it may be in one now.
+/**
+ * fg_polled_inside - a slot's depths may have changed
+ * @gate: its gate; gate->lock is held
+ * @slot: a slot with a number
+ *
+ * What a thread that polls for a ticket is inside of matters to circles, and it
+ * may be in one now.
  */
-static void fg_polled_inside(struct fg_gate *gate, struct fg_slot *slot)
+void fg_polled_inside(struct fg_gate *gate, struct fg_slot *slot)
 {
 	struct fg_thread *thr = slot->actor;
 
-	if (!thr || thr->fork.edge == FG_NO_EDGE)
+	lockdep_assert_held(&gate->lock);
+
+	if (!gate->nr_polled || !thr || thr->fork.edge == FG_NO_EDGE)
 		return;
 	fg_phase_no_edge(gate, thr);
 	if (fg_phase_circular(gate, thr)) {
@@ -451,6 +457,116 @@ static int fg_check_slot(struct fg_gate *gate, struct fg_thread *thr)
 }
 
 /**
+ * struct fg_levels - what an entry finds in its slot (K1)
+ * @depth: levels in the slot
+ * @own: how many of them are this entry's
+ * @unadmitted: domains in which the levels do not count
+ * @inside: domains that the thread is inside of without this entry
+ */
+struct fg_levels {
+	u32 depth[FG_NR_DOMAINS];
+	u32 own[FG_NR_DOMAINS];
+	u32 unadmitted;
+	u32 inside;
+};
+
+/* K1. Return: 0 or -EOVERFLOW. */
+static int fg_levels_read(struct fg_gate *gate, const struct fg_slot *slot,
+			  const struct forkgate_enter *enter,
+			  struct fg_levels *levels)
+{
+	const struct forkgate_slot *shared = fg_shared_slot(gate, slot->nr);
+	u32 depth, own;
+	int d;
+
+	levels->unadmitted = fg_passed(gate, slot) & ~fg_counted(gate, slot);
+	levels->inside = 0;
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
+		depth = READ_ONCE(shared->depth[d]);
+		own = (enter->flags & FORKGATE_COUNTED) &&
+		      (enter->domains & BIT(d)) && depth;
+		if (depth + enter->levels[d] < depth)
+			return -EOVERFLOW;
+		if (depth > own && !(levels->unadmitted & BIT(d)))
+			levels->inside |= BIT(d);
+		levels->depth[d] = depth;
+		levels->own[d] = own;
+	}
+	return 0;
+}
+
+/*
+ * K3: take what does not count out of the slot, to be added upon admission; of
+ * an entry that does not wait only its own.
+ */
+static void fg_levels_take(struct fg_gate *gate, struct fg_slot *slot,
+			   const struct forkgate_enter *enter,
+			   const struct fg_levels *levels, u32 *taken)
+{
+	struct forkgate_slot *shared = fg_shared_slot(gate, slot->nr);
+	int d;
+
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
+		taken[d] = levels->own[d];
+		if ((levels->unadmitted & BIT(d)) &&
+		    !(enter->flags & FORKGATE_NONBLOCK))
+			taken[d] = levels->depth[d];
+		WRITE_ONCE(shared->depth[d], levels->depth[d] - taken[d]);
+	}
+	fg_slot_left(gate, slot);
+}
+
+/* K3: into the list of those who wait */
+static void fg_entry_block(struct fg_gate *gate, struct fg_entry *entry,
+			   const struct forkgate_enter *enter, const u32 *taken)
+{
+	int d;
+
+	for (d = 0; d < FG_NR_DOMAINS; d++)
+		entry->levels[d] = enter->levels[d] + taken[d];
+	entry->want |= fg_levels_domains(entry->levels);
+	entry->state = FG_ENTRY_BLOCKED;
+	entry->batch = gate->batch[entry->rank][entry->want];
+	list_add_tail(&entry->node, &gate->blocked[entry->rank][entry->want]);
+	gate->nr_blocked++;
+	trace_enter_wait(entry->thr, entry->want, entry->rank == FG_NESTED);
+	fg_timer_arm(gate);
+}
+
+/*
+ * K1 to K3; gate->lock is held. Return: 0 admitted, 1 @entry is blocked and
+ * @taken is out of the slot, or an error.
+ */
+static int fg_enter_decide(struct fg_gate *gate, struct fg_entry *entry,
+			   const struct forkgate_enter *enter, u32 *taken)
+{
+	struct fg_thread *thr = entry->thr;
+	struct fg_levels levels;
+	bool newcomer;
+	int ret;
+
+	ret = fg_check_slot(gate, thr);
+	if (!ret)
+		ret = fg_levels_read(gate, thr->slot, enter, &levels);
+	if (ret)
+		return ret;
+
+	entry->want = enter->domains | fg_levels_domains(enter->levels);
+	newcomer = !levels.inside && thr->fork.state == FG_FORK_NONE;
+	entry->rank = newcomer ? FG_NEWCOMER : FG_NESTED;
+	if (fg_may_enter(gate, thr, entry->want, newcomer)) {
+		fg_admit(gate, thr, entry->want, enter->levels);
+		return 0;
+	}
+	fg_levels_take(gate, thr->slot, enter, &levels, taken);
+	fg_phase_run(gate);
+	if (enter->flags & FORKGATE_NONBLOCK)
+		return -EBUSY;
+	fg_entry_block(gate, entry, enter, taken);
+	return 1;
+}
+
+/**
  * fg_enter - ENTER: the kernel decides about an entry
  * @gate: the caller's gate, referenced
  * @enter: checked arguments
@@ -464,88 +580,33 @@ static int fg_check_slot(struct fg_gate *gate, struct fg_thread *thr)
 int fg_enter(struct fg_gate *gate, struct forkgate_enter *enter,
 	     struct forkgate_enter __user *uenter)
 {
-	u32 own[FG_NR_DOMAINS], depth[FG_NR_DOMAINS], taken[FG_NR_DOMAINS];
 	struct fg_entry entry = { .since = ktime_get_ns() };
-	u32 passed, counted, inside = 0;
-	struct forkgate_slot *shared;
-	struct fg_thread *thr;
+	u32 taken[FG_NR_DOMAINS];
 	unsigned long irq;
-	bool newcomer;
-	int d, ret;
+	int ret;
 
-	thr = fg_thread_find(current);
-	if (!thr)
+	entry.thr = fg_thread_find(current);
+	if (!entry.thr)
 		return -ESRCH;
 
 	fg_step(FG_STEP_ENTER);
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	ret = fg_check_slot(gate, thr);
-	if (ret)
-		goto out_unlock;
-
-	/* K1 */
-	shared = fg_shared_slot(gate, thr->slot->nr);
-	passed = fg_passed(gate, thr->slot);
-	counted = fg_counted(gate, thr->slot);
-	ret = -EOVERFLOW;
-	for (d = 0; d < FG_NR_DOMAINS; d++) {
-		depth[d] = READ_ONCE(shared->depth[d]);
-		own[d] = (enter->flags & FORKGATE_COUNTED) &&
-			 (enter->domains & BIT(d)) && depth[d];
-		if (depth[d] + enter->levels[d] < depth[d])
-			goto out_unlock;
-		if (depth[d] > own[d] && (counted | ~passed) & BIT(d))
-			inside |= BIT(d);
-	}
-
-	/* K2 */
-	entry.want = enter->domains | fg_levels_domains(enter->levels);
-	newcomer = !inside && thr->fork.state == FG_FORK_NONE;
-	ret = 0;
-	if (fg_may_enter(gate, thr, entry.want, newcomer)) {
-		fg_admit(gate, thr, entry.want, enter->levels);
-		goto out_unlock;
-	}
-
-	/* K3 */
-	for (d = 0; d < FG_NR_DOMAINS; d++) {
-		taken[d] = own[d];
-		if ((passed & ~counted & BIT(d)) &&
-		    !(enter->flags & FORKGATE_NONBLOCK))
-			taken[d] = depth[d];
-		WRITE_ONCE(shared->depth[d], depth[d] - taken[d]);
-		entry.levels[d] = enter->levels[d] + taken[d];
-	}
-	fg_slot_left(gate, thr->slot);
-	fg_phase_run(gate);
-	ret = -EBUSY;
-	if (enter->flags & FORKGATE_NONBLOCK)
-		goto out_unlock;
-
-	entry.thr = thr;
-	entry.want |= fg_levels_domains(entry.levels);
-	entry.state = FG_ENTRY_BLOCKED;
-	entry.rank = newcomer ? FG_NEWCOMER : FG_NESTED;
-	entry.batch = gate->batch[entry.rank][entry.want];
-	list_add_tail(&entry.node, &gate->blocked[entry.rank][entry.want]);
-	gate->nr_blocked++;
-	trace_enter_wait(thr, entry.want, entry.rank == FG_NESTED);
-	fg_timer_arm(gate);
+	ret = fg_enter_decide(gate, &entry, enter, taken);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	if (ret <= 0) {
+		fg_settle(gate);
+		goto out;
+	}
 
 	ret = fg_enter_wait(gate, &entry);
-	trace_enter_go(thr, entry.want, ret, ktime_get_ns() - entry.since);
+	trace_enter_go(entry.thr, entry.want, ret,
+		       ktime_get_ns() - entry.since);
 	fg_account(FG_TIME_ENTRY, ktime_get_ns() - entry.since);
 	fg_step(FG_STEP_ADMITTED);
 	if (ret == -ERESTARTNOINTR)
 		ret = fg_enter_interrupted(gate, &entry, enter, taken, uenter);
-	fg_thread_put(thr);
-	return ret;
-
-out_unlock:
-	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	fg_settle(gate);
-	fg_thread_put(thr);
+out:
+	fg_thread_put(entry.thr);
 	return ret;
 }
 

@@ -118,6 +118,86 @@ static void fg_fork_hold(struct fg_gate *gate, struct fg_thread *thr)
 	fg_phase_run(gate);
 }
 
+/* What a forker does next */
+enum fg_next {
+	FG_NEXT_END,	/* its wait is over */
+	FG_NEXT_AGAIN,	/* drop the lock, then look again */
+	FG_NEXT_FENCE,	/* fg_fence(), then look again */
+	FG_NEXT_SLEEP,
+};
+
+/*
+ * F4, F5: look whether the wait is over, and otherwise what comes next;
+ * gate->lock is held. @ret is what fg_fork_wait() returns at FG_NEXT_END, @left
+ * how many ns to sleep.
+ */
+static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
+				 u64 end, int *ret, u64 *left)
+{
+	struct fg_fork *fork = &thr->fork;
+	bool polled = fork->kind == FG_POLLED_TICKET;
+	u64 now;
+
+	*ret = -ENXIO;
+	if (gate->dead)
+		return FG_NEXT_END;
+	*ret = -ESTALE;
+	if (!fg_thread_acts(thr))
+		return FG_NEXT_END;
+	fg_phase_run(gate);
+	*ret = 0;
+	if (fork->state == FG_FORK_COPYING || fork->state == FG_FORK_TICKET)
+		return FG_NEXT_END;
+	*ret = -EAGAIN;
+	if (fork->state == FG_FORK_NONE)
+		return FG_NEXT_END;
+	if (!list_empty(&gate->released))
+		return FG_NEXT_AGAIN;
+
+	*ret = -ERESTARTNOINTR;
+	if (signal_pending(current)) {
+		if (polled)
+			fork->driver = FG_BY_POLL;
+		else
+			fg_fork_hold(gate, thr);
+		return FG_NEXT_END;
+	}
+	if (!fg_fork_queued(gate, thr) && fg_phase_unready(gate))
+		return fg_phase_step(gate) ? FG_NEXT_FENCE : FG_NEXT_AGAIN;
+
+	/* Once: what a thread in the kernel is inside of does not change. */
+	*ret = -EDEADLK;
+	if (fork->edge == FG_NO_EDGE) {
+		if (fg_phase_circular(gate, thr))
+			return FG_NEXT_END;
+		fg_phase_edge(gate, thr);
+	}
+	*ret = -ETIMEDOUT;
+	now = ktime_get_ns();
+	if (fork->slept >= fork->limit || now >= end)
+		return FG_NEXT_END;
+	*ret = -EAGAIN;
+	if (polled) {
+		fork->driver = FG_BY_POLL;
+		fg_deadline_set(gate, thr, end);
+		return FG_NEXT_END;
+	}
+	*left = min3(fork->limit - fork->slept, end - now, FORKGATE_TIME_MAX);
+	return FG_NEXT_SLEEP;
+}
+
+/* Sleep until woken or for @ns; the task's state is set. Return: how long. */
+static u64 fg_fork_sleep(u64 ns)
+{
+	u64 since = ktime_get_ns();
+
+	fg_step(FG_STEP_SLEEP);
+	schedule_timeout(nsecs_to_jiffies(ns) + 1);
+	since = ktime_get_ns() - since;
+	fg_step(FG_STEP_WOKEN);
+	return since;
+}
+
 /**
  * fg_fork_wait - F3 to F5: until granted, or until there is a reason to stop
  * @gate: the caller's gate
@@ -135,82 +215,35 @@ static void fg_fork_hold(struct fg_gate *gate, struct fg_thread *thr)
 int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 end)
 {
 	struct fg_fork *fork = &thr->fork;
-	bool fence, polled = fork->kind == FG_POLLED_TICKET;
+	enum fg_next next;
 	unsigned long irq;
-	u64 now, left;
+	u64 ns = 0;
 	int ret;
 
 	fg_step(FG_STEP_CLOSE);
-	for (;;) {
+	do {
 		raw_spin_lock_irqsave(&gate->lock, irq);
-		ret = -ENXIO;
-		if (gate->dead)
-			break;
-		ret = -ESTALE;
-		if (!fg_thread_acts(thr))
-			break;
-		fg_phase_run(gate);
-		ret = 0;
-		if (fork->state == FG_FORK_COPYING ||
-		    fork->state == FG_FORK_TICKET)
-			break;
-		ret = -EAGAIN;
-		if (fork->state == FG_FORK_NONE)
-			break;
-		if (!list_empty(&gate->released)) {
-			raw_spin_unlock_irqrestore(&gate->lock, irq);
-			fg_settle(gate);
-			continue;
-		}
-		ret = -ERESTARTNOINTR;
-		if (signal_pending(current)) {
-			if (polled)
-				fork->driver = FG_BY_POLL;
-			else
-				fg_fork_hold(gate, thr);
-			break;
-		}
-		if (!fg_fork_queued(gate, thr) && fg_phase_unready(gate)) {
-			fence = fg_phase_step(gate);
-			raw_spin_unlock_irqrestore(&gate->lock, irq);
-			if (fence) {
-				fg_fence(gate);
-				fg_step(FG_STEP_FENCE);
-			}
-			cond_resched();
-			continue;
-		}
-
-		/* Once: what a thread in the kernel is inside of does not change. */
-		ret = -EDEADLK;
-		if (fork->edge == FG_NO_EDGE) {
-			if (fg_phase_circular(gate, thr))
-				break;
-			fg_phase_edge(gate, thr);
-		}
-		ret = -ETIMEDOUT;
-		now = ktime_get_ns();
-		if (fork->slept >= fork->limit || now >= end)
-			break;
-		ret = -EAGAIN;
-		if (polled) {
-			fork->driver = FG_BY_POLL;
-			fg_deadline_set(gate, thr, end);
-			break;
-		}
-
-		/* F5: pairs with wake_up_process() in fg_phase_grant() */
-		left = min3(fork->limit - fork->slept, end - now,
-			    FORKGATE_TIME_MAX);
-		set_current_state(TASK_INTERRUPTIBLE);
+		fork->slept += ns;
+		ns = 0;
+		next = fg_fork_next(gate, thr, end, &ret, &ns);
+		/* F5: pairs with wake_up_process() in fg_phase_wake() */
+		if (next == FG_NEXT_SLEEP)
+			set_current_state(TASK_INTERRUPTIBLE);
 		raw_spin_unlock_irqrestore(&gate->lock, irq);
-		fg_step(FG_STEP_SLEEP);
-		schedule_timeout(nsecs_to_jiffies(left) + 1);
-		fork->slept += ktime_get_ns() - now;
-		fg_step(FG_STEP_WOKEN);
-	}
-	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	fg_settle(gate);
+
+		if (next == FG_NEXT_SLEEP) {
+			ns = fg_fork_sleep(ns);
+			continue;
+		}
+		fg_settle(gate);
+		if (next == FG_NEXT_FENCE) {
+			fg_fence(gate);
+			fg_step(FG_STEP_FENCE);
+		}
+		if (next != FG_NEXT_END)
+			cond_resched();
+	} while (next != FG_NEXT_END);
+
 	if (fork->slept && ret != -ERESTARTNOINTR)
 		fg_account(FG_TIME_FORK, fork->slept);
 	return ret;
@@ -355,6 +388,40 @@ static void fg_fork_go_on(struct fg_gate *gate, struct fg_thread *thr, u32 need)
 	fg_phase_again(gate, thr, need, FG_CLONE, FG_BY_CALLER);
 }
 
+/*
+ * A clone's wait has ended without a grant. Return: 0 to copy all the same, or
+ * the clone's error.
+ */
+static int fg_fork_refuse(struct fg_gate *gate, struct fg_clone *clone,
+			  enum fg_past past, int why)
+{
+	struct fg_thread *thr = clone->thr;
+	unsigned long irq;
+	u32 outcome;
+
+	/* Prepared, and too late: to be prepared again */
+	if (past == FG_PAST_PREPARED && why == -ETIMEDOUT)
+		outcome = FORKGATE_OUTCOME_EXPIRED;
+	else if (past == FG_PAST_UNSAFE ||
+		 fg_fork_failed(gate, thr, why, true, false))
+		outcome = FORKGATE_OUTCOME_UNSAFE;
+	else if (why == -EDEADLK)
+		outcome = FORKGATE_OUTCOME_DEADLK;
+	else
+		outcome = FORKGATE_OUTCOME_TIMEOUT;
+
+	fg_outcome(gate, thr, outcome);
+	if (outcome == FORKGATE_OUTCOME_UNSAFE) {
+		fg_fork_unsafe(gate, clone);
+		return 0;
+	}
+	fg_fork_drop(gate, thr);
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	thr->fork.past = FG_PAST_NONE;
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	return why == -EDEADLK ? why : -EAGAIN;
+}
+
 /* A clone waits. Return: 0 to copy, -ESTALE, or the clone's error. */
 static int fg_fork_enter(struct fg_gate *gate, struct fg_clone *clone)
 {
@@ -362,13 +429,12 @@ static int fg_fork_enter(struct fg_gate *gate, struct fg_clone *clone)
 	struct fg_fork *fork = &thr->fork;
 	unsigned long irq;
 	enum fg_past past;
-	u32 outcome;
-	int ret = 0;
+	int ret;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	if (gate->dead) {
 		raw_spin_unlock_irqrestore(&gate->lock, irq);
-		return 0;
+		return -ESTALE;
 	}
 	fg_fork_resume(fork);
 	if (fork->state == FG_FORK_NONE)
@@ -385,36 +451,14 @@ static int fg_fork_enter(struct fg_gate *gate, struct fg_clone *clone)
 		fg_outcome(gate, thr, FORKGATE_OUTCOME_GRANTED);
 		fg_step(FG_STEP_GRANT);
 		return 0;
-	case -ENXIO:
-		return 0;
+	case -ENXIO:	/* look whether there is another gate by now */
 	case -ESTALE:
 		fg_fork_drop(gate, thr);
-		return ret;
+		return -ESTALE;
 	case -ERESTARTNOINTR:
 		return ret;
 	}
-
-	/* Prepared, and too late: to be prepared again */
-	if (past == FG_PAST_PREPARED && ret == -ETIMEDOUT)
-		outcome = FORKGATE_OUTCOME_EXPIRED;
-	else if (past == FG_PAST_UNSAFE ||
-		 fg_fork_failed(gate, thr, ret, true, false))
-		outcome = FORKGATE_OUTCOME_UNSAFE;
-	else if (ret == -EDEADLK)
-		outcome = FORKGATE_OUTCOME_DEADLK;
-	else
-		outcome = FORKGATE_OUTCOME_TIMEOUT;
-
-	fg_outcome(gate, thr, outcome);
-	if (outcome == FORKGATE_OUTCOME_UNSAFE) {
-		fg_fork_unsafe(gate, clone);
-		return 0;
-	}
-	fg_fork_drop(gate, thr);
-	raw_spin_lock_irqsave(&gate->lock, irq);
-	fork->past = FG_PAST_NONE;
-	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	return ret == -EDEADLK ? ret : -EAGAIN;
+	return fg_fork_refuse(gate, clone, past, ret);
 }
 
 static void fg_fork_cleanup(struct fg_clone *clone)
@@ -461,7 +505,7 @@ static int fg_fork_try(u64 clone_flags, struct fg_clone *clone)
 	thr = fg_thread_get(gate);
 	if (IS_ERR(thr)) {
 		fg_gate_put(gate);
-		return PTR_ERR(thr) == -ENXIO ? 0 : PTR_ERR(thr);
+		return PTR_ERR(thr) == -ENXIO ? -ESTALE : PTR_ERR(thr);
 	}
 
 	clone->thr = thr;
@@ -502,9 +546,12 @@ int fg_fork_begin(u64 clone_flags, struct fg_clone *clone)
 	int ret;
 
 	*clone = (struct fg_clone){};
-	/* Again as a thread of its own if the parent has gone on meanwhile */
 	do {
 		ret = fg_fork_try(clone_flags, clone);
+		/* The gate ended, or a parent went on: look again, from scratch */
+		if (ret == -ESTALE && signal_pending(current))
+			return -ERESTARTNOINTR;
+		cond_resched();
 	} while (ret == -ESTALE);
 	return ret;
 }

@@ -333,6 +333,16 @@ struct fg_blame {
 };
 
 /**
+ * struct fg_report - what the timer logs, because its finder may not
+ * @blame: who, and inside of what; nothing to log without its pid
+ * @bypass: its clone bypassed the hook; otherwise it went away
+ */
+struct fg_report {
+	struct fg_blame blame;
+	bool bypass;
+};
+
+/**
  * enum fg_domain_state - how much of the closing of a domain is done
  * @FG_DOMAIN_OPEN: no forker of the phase needs it
  * @FG_DOMAIN_FENCING: closed, but not every running thread knows (F3)
@@ -423,6 +433,7 @@ enum fg_joining {
  * @nr_tickets: granted tickets: at most one
  * @nr_copies: copies in progress
  * @edges: waiting forkers by what they need and are inside of
+ * @nr_polled: how many of them are polled for
  * @yield_at: ns, when the drain yields next
  * @closed_at: ns, when this phase began
  * @blocked: entries that wait, by rank and domains
@@ -436,7 +447,7 @@ enum fg_joining {
  * @policy: see forkgate(4)
  * @events: how often each happened
  * @messages: limits the messages about this gate
- * @report: an abandonment, for the timer to log, while @report.pid is set
+ * @report: one thing for the timer to log
  */
 struct fg_gate {
 	refcount_t ref;
@@ -474,6 +485,7 @@ struct fg_gate {
 	u32 nr_tickets;
 	u32 nr_copies;
 	u32 edges[FG_NR_NEEDS * FG_NR_NEEDS];
+	u32 nr_polled;
 	u64 yield_at;
 	u64 closed_at;
 	struct list_head blocked[FG_NR_RANKS][FG_NR_NEEDS];
@@ -487,7 +499,7 @@ struct fg_gate {
 	struct forkgate_policy policy;
 	u64 events[FG_NR_EVENTS];
 	struct ratelimit_state messages;
-	struct fg_blame report;
+	struct fg_report report;
 };
 
 /**
@@ -548,6 +560,7 @@ u32 fg_thread_inside(struct fg_thread *thr);
 u32 fg_barred(struct fg_gate *gate, struct fg_thread *thr);
 void fg_count_inside(struct fg_gate *gate, struct fg_slot *slot, u32 domains);
 void fg_uncount(struct fg_gate *gate, struct fg_slot *slot, u32 domains);
+void fg_polled_inside(struct fg_gate *gate, struct fg_slot *slot);
 void fg_slot_left(struct fg_gate *gate, struct fg_slot *slot);
 void fg_release_unbarred(struct fg_gate *gate);
 void fg_release_newcomers(struct fg_gate *gate);
@@ -622,6 +635,9 @@ bool fg_blame_fork(struct fg_gate *gate, struct fg_thread *thr,
 		   struct fg_blame *blame);
 void fg_blame_drop(struct fg_blame *blame);
 bool fg_may_log(struct fg_gate *gate);
+void fg_report_later(struct fg_gate *gate, struct fg_thread *thr,
+		     const struct fg_blame *blame, bool bypass);
+void fg_report(struct fg_report *report);
 void fg_label(const struct forkgate_slot *slot, char *label);
 int fg_state(struct fg_gate *gate, struct forkgate_state *state);
 bool fg_slots_inside(struct fg_gate *gate, u32 *unit,

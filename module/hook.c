@@ -31,8 +31,10 @@
 #include <linux/ftrace.h>
 #include <linux/iopoll.h>
 #include <linux/kprobes.h>
+#include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/task.h>
 #include <linux/static_call.h>
@@ -45,12 +47,13 @@ static atomic64_t fg_bypasses;
 static atomic_t fg_in_flight;
 static bool fg_armed;
 
-/* A copy has bypassed the hook since a clone last came through it. */
-static bool fg_leaks;
+/* A copy has bypassed the hook since a trial last showed that it works. */
+static bool fg_suspect;
 
-/* While the module loads: clones by kthreadd are redirected, and come back. */
+/* During a trial clones by kthreadd are redirected; how many came back */
 static bool fg_trying;
 static atomic_t fg_tried;
+static DEFINE_MUTEX(fg_trial_mutex);
 
 static pid_t fg_no_clone(struct kernel_clone_args *args)
 {
@@ -79,8 +82,6 @@ static noinline pid_t fg_clone(struct kernel_clone_args *args)
 	atomic_inc(&fg_in_flight);
 	pinned = try_module_get(THIS_MODULE);
 	this_cpu_inc(fg_redirects);
-	if (READ_ONCE(fg_leaks))
-		WRITE_ONCE(fg_leaks, false);
 
 	if (!current->mm) {
 		ret = fg_resume_clone(args);
@@ -240,28 +241,47 @@ static u64 fg_sum(u64 __percpu *counter)
 
 /*
  * Rule 14: one real clone passes through the redirection and comes back. It is
- * kthreadd's, which creates a kernel thread for us.
+ * kthreadd's, which creates a kernel thread for us. fg_trial_mutex is held, or
+ * the module is not loaded yet.
+ *
+ * Return: 0, -EOPNOTSUPP (it does not), or another error (no thread).
  */
-static int fg_hook_fires(void)
+static int fg_hook_try(void)
 {
+	int before = atomic_read(&fg_tried), tried;
 	struct task_struct *task;
-	int tried;
 
 	WRITE_ONCE(fg_trying, true);
 	task = kthread_run(fg_nothing, NULL, "forkgate_trial");
-	if (!IS_ERR(task)) {
-		/* The thread may run before the clone has returned. */
-		read_poll_timeout(atomic_read, tried, tried, 100,
+	/* The thread may run before the clone has returned. */
+	if (!IS_ERR(task))
+		read_poll_timeout(atomic_read, tried, tried != before, 100,
 				  USEC_PER_SEC, false, &fg_tried);
-	}
 	WRITE_ONCE(fg_trying, false);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
-	if (!atomic_read(&fg_tried)) {
-		pr_err("kernel_clone is not redirected: is a BPF program or a livepatch attached to it?\n");
-		return -EOPNOTSUPP;
+	return atomic_read(&fg_tried) == before ? -EOPNOTSUPP : 0;
+}
+
+/*
+ * Does the hook still work, though a copy bypassed it? A process can make that
+ * happen, by mapping the device while it forks. So try, but once a second.
+ */
+static bool fg_hook_works(void)
+{
+	static unsigned long last;
+
+	if (!READ_ONCE(fg_suspect))
+		return true;
+	if (mutex_lock_killable(&fg_trial_mutex))
+		return false;
+	if (!last || time_after(jiffies, last + HZ)) {
+		last = jiffies;
+		if (fg_hook_try() != -EOPNOTSUPP)
+			WRITE_ONCE(fg_suspect, false);
 	}
-	return 0;
+	mutex_unlock(&fg_trial_mutex);
+	return !READ_ONCE(fg_suspect);
 }
 
 /**
@@ -291,9 +311,12 @@ int fg_hook_init(void)
 	/* No gate can exist yet, so nothing was redirected before this. */
 	static_call_update(fg_resume,
 			   (pid_t (*)(struct kernel_clone_args *))behind);
-	ret = fg_hook_fires();
-	if (ret)
+	ret = fg_hook_try();
+	if (ret) {
+		pr_err("kernel_clone is not redirected (%d): is a BPF program or a livepatch attached to it?\n",
+		       ret);
 		goto unregister;
+	}
 	WRITE_ONCE(fg_armed, true);
 	return 0;
 
@@ -324,7 +347,7 @@ void fg_hook_exit(void)
 void fg_hook_bypassed(void)
 {
 	atomic64_inc(&fg_bypasses);
-	WRITE_ONCE(fg_leaks, true);
+	WRITE_ONCE(fg_suspect, true);
 }
 
 /**
@@ -335,8 +358,8 @@ void fg_hook_bypassed(void)
  */
 void fg_hook_health(struct forkgate_health *health)
 {
-	health->armed = READ_ONCE(fg_armed) && !READ_ONCE(fg_leaks) &&
-			fg_trial_redirects();
+	health->armed = READ_ONCE(fg_armed) && fg_trial_redirects() &&
+			fg_hook_works();
 	health->clones = fg_sum(&fg_clones);
 	health->redirects = fg_sum(&fg_redirects);
 	health->bypasses = atomic64_read(&fg_bypasses);

@@ -21,11 +21,14 @@
  */
 static void fg_files_bypassed(struct fg_gate *gate, struct fg_thread *thr)
 {
+	const struct fg_blame blame = {};
 	unsigned long irq;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	fg_count(gate, FG_EVENT_BYPASS);
 	trace_bypass(gate);
+	if (thr && !gate->dead && fg_thread_gate(thr) == gate)
+		fg_report_later(gate, thr, &blame, true);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	if (thr)
 		fg_outcome(gate, thr, FORKGATE_OUTCOME_BYPASSED);

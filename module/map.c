@@ -6,6 +6,8 @@
  * Must not know the protocol.
  */
 
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -137,7 +139,7 @@ static struct fg_gate *fg_map_bypassed(struct fg_gate *parent)
 	}
 	fg_hook_bypassed();
 	if (fg_may_log(parent))
-		pr_warn("forkgate: %s[%d]: its memory was copied without passing the gate; are kprobes or ftrace switched off?\n",
+		pr_warn("%s[%d]: its memory was copied without passing the gate; are kprobes or ftrace switched off?\n",
 			current->comm, task_pid_nr(current));
 	return gate;
 }

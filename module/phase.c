@@ -141,6 +141,8 @@ static void fg_scan_unit(struct fg_gate *gate, u32 index, u32 domains)
 		inside = fg_depth_domains(shared) & domains;
 		if (inside)
 			fg_count_inside(gate, unit->slots[bit], inside);
+		if (gate->nr_polled)
+			fg_polled_inside(gate, unit->slots[bit]);
 	}
 }
 
@@ -778,6 +780,7 @@ void fg_phase_edge(struct fg_gate *gate, struct fg_thread *thr)
 
 	thr->fork.edge = fg_edge(thr->fork.need, fg_thread_inside(thr));
 	gate->edges[thr->fork.edge]++;
+	gate->nr_polled += thr->fork.kind == FG_POLLED_TICKET;
 }
 
 /**
@@ -792,6 +795,7 @@ void fg_phase_no_edge(struct fg_gate *gate, struct fg_thread *thr)
 	if (thr->fork.edge == FG_NO_EDGE)
 		return;
 	gate->edges[thr->fork.edge]--;
+	gate->nr_polled -= thr->fork.kind == FG_POLLED_TICKET;
 	thr->fork.edge = FG_NO_EDGE;
 }
 
@@ -859,7 +863,7 @@ static void fg_fork_void(struct fg_gate *gate, struct fg_thread *thr)
  */
 void fg_gate_end(struct fg_gate *gate)
 {
-	struct fg_blame report;
+	struct fg_report report;
 	struct fg_thread *thr;
 	unsigned long irq;
 	bool more;
@@ -870,7 +874,7 @@ void fg_gate_end(struct fg_gate *gate)
 	fg_timer_end(gate);
 	fg_release_blocked(gate);
 	report = gate->report;
-	gate->report.pid = NULL;
+	gate->report.blame.pid = NULL;
 	do {
 		more = fg_release_batch(gate);
 		for (n = 0; n < FG_GRANT_BATCH; n++) {
@@ -887,5 +891,5 @@ void fg_gate_end(struct fg_gate *gate)
 	} while (more);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	fg_settle(gate);
-	fg_blame_drop(&report);
+	fg_blame_drop(&report.blame);
 }

@@ -338,11 +338,8 @@ static void fg_abandon(struct fg_gate *gate, struct fg_thread *thr)
 		return;
 	fg_count(gate, FG_EVENT_ABANDON);
 	trace_abandon(thr, &blame);
-	if (blame.domains && !gate->report.pid && !fg_process_ends()) {
-		gate->report = blame;
-		get_pid(blame.pid);
-		fg_timer_kick(gate);
-	}
+	if (blame.domains && !fg_process_ends())
+		fg_report_later(gate, thr, &blame, false);
 }
 
 /**
@@ -433,7 +430,7 @@ int fg_thread_register(struct fg_gate *gate, struct forkgate_register *reg)
 	do {
 		ret = 0;
 		raw_spin_lock_irqsave(&gate->lock, irq);
-		if (gate->dead || !fg_thread_acts(thr))
+		if (gate->dead || !fg_thread_acts(thr) || !thr->slot->owner)
 			ret = -ENXIO;
 		else if (thr->slot->nr == FG_NO_SLOT)
 			ret = fg_slot_take(gate, thr->slot, &index);

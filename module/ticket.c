@@ -187,53 +187,38 @@ static int fg_ticket_failed(struct fg_gate *gate, struct fg_thread *thr,
 	return why;
 }
 
-/**
- * fg_prepare - PREPARE: take a ticket
- * @gate: the caller's gate, referenced
- * @file: the file that the call came by
- * @prepare: checked arguments; @prepare->outcome is set
- *
- * Context: the calling thread; may sleep, a signal restarts it and keeps its
- * place.
- * Return: 0 (granted, or unsafe as the policy says), -EALREADY (a granted
- * ticket covers it), -EAGAIN (non-blocking, keeps waiting), -ETIMEDOUT,
- * -EDEADLK, -ENOMEM, -ENXIO, -ERESTARTNOINTR.
- */
-int fg_prepare(struct fg_gate *gate, struct fg_file *file,
-	       struct forkgate_prepare *prepare)
+/* How long a prepare may sleep, and when it ends; gate->lock is held. */
+static u64 fg_ticket_end(struct fg_gate *gate, struct fg_fork *fork,
+			 const struct forkgate_prepare *prepare)
 {
-	u64 end = FORKGATE_FOREVER;
-	struct fg_thread *thr;
-	struct fg_fork *fork;
-	unsigned long irq;
-	int ret;
+	u64 timeout = prepare->flags & FORKGATE_TIMED ? prepare->timeout :
+							gate->policy.timeout;
 
-again:
-	thr = fg_thread_get(gate);
-	if (IS_ERR(thr))
-		return PTR_ERR(thr);
-	fork = &thr->fork;
+	fork->limit = FORKGATE_FOREVER;
+	if (prepare->flags & (FORKGATE_TIMED | FORKGATE_NONBLOCK))
+		return fg_saturated_add(fork->since, timeout);
+	fork->limit = timeout;
+	return FORKGATE_FOREVER;
+}
+
+/* One prepare. Return: as fg_prepare(), or -ESTALE for the thread to start anew. */
+static int fg_prepare_once(struct fg_gate *gate, struct fg_thread *thr,
+			   struct fg_file *file,
+			   struct forkgate_prepare *prepare)
+{
+	struct fg_fork *fork = &thr->fork;
+	unsigned long irq;
+	u64 end = 0;
+	int ret;
 
 	prepare->outcome = FORKGATE_OUTCOME_GRANTED;
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (gate->dead) {
-		ret = -ENXIO;
-	} else {
-		ret = fg_ticket_start(gate, thr, file, prepare);
-		fork->limit = FORKGATE_FOREVER;
-		if (prepare->flags & FORKGATE_TIMED)
-			end = fg_saturated_add(fork->since, prepare->timeout);
-		else if (prepare->flags & FORKGATE_NONBLOCK)
-			end = fg_saturated_add(fork->since,
-					       gate->policy.timeout);
-		else
-			fork->limit = gate->policy.timeout;
-	}
+	ret = gate->dead ? -ENXIO : fg_ticket_start(gate, thr, file, prepare);
+	if (!ret)
+		end = fg_ticket_end(gate, fork, prepare);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	if (ret && ret != -ETIMEDOUT) {
-		fg_thread_put(thr);
+	if (ret && ret != -ETIMEDOUT)
 		return min(ret, 0);
-	}
 
 	if (!ret)
 		ret = fg_fork_wait(gate, thr, end);
@@ -250,14 +235,40 @@ again:
 		break;
 	case -ESTALE:
 		fg_fork_drop(gate, thr);
-		fg_thread_put(thr);
-		goto again;
+		return ret;
 	default:
 		prepare->outcome = FORKGATE_OUTCOME_NONE;
 	}
 	if (ret != -ERESTARTNOINTR)
 		fg_outcome(gate, thr, prepare->outcome);
-	fg_thread_put(thr);
+	return ret;
+}
+
+/**
+ * fg_prepare - PREPARE: take a ticket
+ * @gate: the caller's gate, referenced
+ * @file: the file that the call came by
+ * @prepare: checked arguments; @prepare->outcome is set
+ *
+ * Context: the calling thread; may sleep, a signal restarts it and keeps its
+ * place.
+ * Return: 0 (granted, or unsafe as the policy says), -EALREADY (a granted
+ * ticket covers it), -EAGAIN (non-blocking, keeps waiting), -ETIMEDOUT,
+ * -EDEADLK, -ENOMEM, -ENXIO, -ERESTARTNOINTR.
+ */
+int fg_prepare(struct fg_gate *gate, struct fg_file *file,
+	       struct forkgate_prepare *prepare)
+{
+	struct fg_thread *thr;
+	int ret;
+
+	do {
+		thr = fg_thread_get(gate);
+		if (IS_ERR(thr))
+			return PTR_ERR(thr);
+		ret = fg_prepare_once(gate, thr, file, prepare);
+		fg_thread_put(thr);
+	} while (ret == -ESTALE);
 	return ret;
 }
 
@@ -271,6 +282,7 @@ int fg_ticket_release(struct fg_gate *gate)
 {
 	struct fg_thread *thr = fg_thread_find(current);
 	struct fg_fork *fork;
+	enum fg_past past;
 	unsigned long irq;
 	int ret = -ENOENT;
 
@@ -279,9 +291,10 @@ int fg_ticket_release(struct fg_gate *gate)
 	fork = &thr->fork;
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	if (fg_thread_gate(thr) == gate && !gate->dead) {
-		if (fork->state != FG_FORK_NONE || fork->past == FG_PAST_UNSAFE)
+		past = fg_fork_past(fork);
+		if (fork->state != FG_FORK_NONE || past == FG_PAST_UNSAFE)
 			ret = 0;
-		else if (fork->past == FG_PAST_PREPARED)
+		else if (past == FG_PAST_PREPARED)
 			ret = -ESTALE;
 		fork->past = FG_PAST_NONE;
 		fg_phase_leave(gate, thr);

@@ -9,8 +9,6 @@
  * waits.
  */
 
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/jiffies.h>
 #include <linux/sched.h>
 
@@ -139,16 +137,6 @@ static bool fg_timer_batch(struct fg_gate *gate)
 	return fg_release_batch(gate) || fg_next_deadline(gate) <= now;
 }
 
-/* Rule 9: an abandonment is reported. */
-static void fg_report(const struct fg_blame *blame)
-{
-	pr_info("thread %d went away inside %s%sat %#llx %s\n",
-		pid_nr(blame->pid),
-		blame->domains & FORKGATE_MEMORY ? "memory " : "",
-		blame->domains & FORKGATE_FILES ? "files " : "",
-		blame->site, blame->label);
-}
-
 /**
  * fg_timer - the gate's timer
  * @timer: gate->timer, whose reference to the gate is dropped
@@ -158,8 +146,8 @@ static void fg_report(const struct fg_blame *blame)
 void fg_timer(struct timer_list *timer)
 {
 	struct fg_gate *gate = timer_container_of(gate, timer, timer);
-	struct fg_blame report;
-	bool more, log;
+	struct fg_report report;
+	bool more;
 	unsigned long irq;
 	int n;
 
@@ -167,13 +155,9 @@ void fg_timer(struct timer_list *timer)
 		raw_spin_lock_irqsave(&gate->lock, irq);
 		more = !gate->dead && fg_timer_batch(gate);
 		report = gate->report;
-		gate->report.pid = NULL;
+		gate->report.blame.pid = NULL;
 		raw_spin_unlock_irqrestore(&gate->lock, irq);
-
-		log = report.pid && __ratelimit(&gate->messages);
-		if (log)
-			fg_report(&report);
-		fg_blame_drop(&report);
+		fg_report(&report);
 		more |= fg_poll_wake(gate);
 	}
 	raw_spin_lock_irqsave(&gate->lock, irq);
