@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Rule 13: only processors that run a thread of the process are interrupted for
+ * it. (schedule.c counts that those are.)
+ */
+#include "test/harness.h"
+
+#define ROUNDS	2000
+#define MAX_CPUS 64
+
+/* function_calls - interrupts of every CPU to have it call a function; how many CPUs */
+static int function_calls(long *counts)
+{
+	static char text[262144];
+	char *line, *end;
+	int n = 0;
+
+	if (read_file("/proc/interrupts", text, sizeof(text)) <= 0)
+		return 0;
+	line = strstr(text, "Function call interrupts");
+	if (!line)
+		return 0;
+	while (line > text && line[-1] != '\n')
+		line--;
+	for (line = strchr(line, ':'); line && n < MAX_CPUS; line = end - 1) {
+		counts[n] = strtol(line + 1, &end, 10);
+		if (end == line + 1)
+			break;
+		n++;
+	}
+	return n;
+}
+
+static long job_move(void *cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET((uintptr_t)cpu, &set);
+	return sched_setaffinity(0, sizeof(set), &set) ? -errno : 0;
+}
+
+FIXTURE(fence) {
+	int cpus;
+};
+
+FIXTURE_SETUP(fence)
+{
+	long counts[MAX_CPUS];
+	cpu_set_t allowed;
+	int i;
+
+	self->cpus = function_calls(counts);
+	if (self->cpus < 2)
+		SKIP(return, "needs two CPUs, and /proc/interrupts to count function calls");
+	ASSERT_EQ(0, sched_getaffinity(0, sizeof(allowed), &allowed));
+	for (i = 0; i < self->cpus; i++) {
+		if (!CPU_ISSET(i, &allowed))
+			SKIP(return, "needs all CPUs");
+	}
+	ASSERT_LE(0, gate_setup());
+}
+
+FIXTURE_TEARDOWN(fence)
+{
+}
+
+/* visit_all - run on every CPU once, and stay on the first */
+static long visit_all(int cpus)
+{
+	long ret = 0;
+	int i;
+
+	for (i = cpus - 1; i >= 0 && !ret; i--)
+		ret = job_move(ARG(i));
+	return ret;
+}
+
+static long tickets(void)
+{
+	long ret = 0;
+	int i;
+
+	for (i = 0; i < ROUNDS && !ret; i++) {
+		ret = gate_prepare(BOTH);
+		if (!ret)
+			ret = gate_release();
+	}
+	return ret;
+}
+
+/* Far fewer interrupts than tickets, on all CPUs but the first */
+#define EXPECT_QUIET(before, cpus, what) ({						\
+	long after_[MAX_CPUS];								\
+	int cpu_;									\
+											\
+	ASSERT_EQ(cpus, function_calls(after_));					\
+	for (cpu_ = 1; cpu_ < (cpus); cpu_++) {						\
+		EXPECT_GT(ROUNDS / 10, after_[cpu_] - (before)[cpu_]) {			\
+			TH_LOG("CPU %d, " what ": %ld interrupts", cpu_,		\
+			       after_[cpu_] - (before)[cpu_]);				\
+		}									\
+	} })
+
+/* The only thread was on all CPUs once; the others are idle since. */
+TEST_F(fence, single_thread)
+{
+	long before[MAX_CPUS];
+
+	ASSERT_EQ(0, visit_all(self->cpus));
+	ASSERT_EQ(self->cpus, function_calls(before));
+	ASSERT_EQ(0, tickets());
+	EXPECT_QUIET(before, self->cpus, "idle");
+}
+
+/* Other threads sleep: their idle CPUs keep the address space without running it. */
+TEST_F(fence, sleeping_threads)
+{
+	struct worker worker[3];
+	long before[MAX_CPUS];
+	int i, n = self->cpus - 1 < 3 ? self->cpus - 1 : 3;
+
+	ASSERT_EQ(0, visit_all(self->cpus));
+	for (i = 0; i < n; i++) {
+		ASSERT_EQ(0, worker_new(&worker[i]));
+		ASSERT_EQ(0, run(&worker[i], job_move, ARG(i + 1)));
+		ASSERT_TRUE(wait_until(task_asleep(worker[i].tid)));
+	}
+	ASSERT_EQ(self->cpus, function_calls(before));
+	ASSERT_EQ(0, tickets());
+	EXPECT_QUIET(before, self->cpus, "a thread sleeps there");
+}
+
+/* Other processes run on CPUs where this one was. */
+TEST_F(fence, busy_neighbours)
+{
+	pid_t pid[MAX_CPUS];
+	struct worker other;
+	long before[MAX_CPUS];
+	int i;
+
+	ASSERT_EQ(0, visit_all(self->cpus));
+	ASSERT_EQ(0, worker_new(&other));
+	ASSERT_EQ(0, run(&other, job_move, ARG(0)));
+	for (i = 1; i < self->cpus; i++) {
+		pid[i] = fork();
+		ASSERT_LE(0, pid[i]);
+		if (!pid[i]) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			job_move(ARG(i));
+			for (;;)
+				barrier();
+		}
+	}
+	for (i = 1; i < self->cpus; i++)
+		ASSERT_TRUE(wait_until(task_state(pid[i]) == 'R'));
+	ASSERT_EQ(self->cpus, function_calls(before));
+	ASSERT_EQ(0, tickets());
+	EXPECT_QUIET(before, self->cpus, "another process runs there");
+	for (i = 1; i < self->cpus; i++) {
+		kill(pid[i], SIGKILL);
+		child_exit(pid[i]);
+	}
+}
+
+TEST_HARNESS_MAIN
