@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Rule 11: what an expired ticket leaves behind, the short wait of the next
+ * clone, ends with that clone or after ten times ticket_hold.
+ */
+#include "test/harness.h"
+
+FIXTURE(late) {
+	struct worker holder, forker;
+};
+
+FIXTURE_SETUP(late)
+{
+	ASSERT_LE(0, gate_setup());
+	ASSERT_EQ(0, worker_new(&self->holder));
+	ASSERT_EQ(0, worker_new(&self->forker));
+	ASSERT_EQ(0, change_policy(patience, NSEC_PER_MSEC));
+	ASSERT_EQ(0, change_policy(ticket_hold, NSEC_PER_MSEC));
+	/* A ticket that expires unused */
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
+	ASSERT_TRUE(wait_until(gate_state().expired == 1));
+}
+
+FIXTURE_TEARDOWN(late)
+{
+}
+
+/* forget - let far more than ten times ticket_hold pass */
+static void forget(void)
+{
+	const struct timespec enough = { .tv_nsec = 200 * NSEC_PER_MSEC };
+
+	nanosleep(&enough, NULL);
+}
+
+#define LONG	(500 * NSEC_PER_MSEC)	/* far longer than the short wait */
+
+/* A clone long after it waits like any other, rather than fail. */
+TEST_F(late, forgotten_ticket)
+{
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(BOTH)));
+	forget();
+	start(&self->forker, job_fork, &fork_both);
+	ASSERT_TRUE(wait_until(!busy(&self->forker) || gate_state().wait_ns > LONG));
+	EXPECT_TRUE(busy(&self->forker)) {
+		TH_LOG("clone: %ld", self->forker.result);
+	}
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+}
+
+TEST_HARNESS_MAIN
