@@ -2,6 +2,7 @@
 /*
  * Rule 11: what an expired ticket leaves behind, the short wait of the next
  * clone, ends with that clone or after ten times ticket_hold.
+ * Rule 8: a wait ends, prepared or not, with the same limit.
  */
 #include "test/harness.h"
 
@@ -47,6 +48,37 @@ TEST_F(late, forgotten_ticket)
 	}
 	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
+}
+
+/*
+ * A prepare that timed out leaves the clone nothing to wait for: it has the same
+ * limit, not another one.
+ */
+
+FIXTURE_WORKERS(vain, holder, forker);
+
+#define BACKSTOP	(2 * NSEC_PER_SEC)
+
+static long job_prepare_in_vain(void *unused)
+{
+	return gate_prepare_with(BOTH, FORKGATE_TIMED, BACKSTOP, 0, NULL);
+}
+
+TEST_F(vain, clone_shares_the_limit)
+{
+	uint64_t start_ms, prepare_ms;
+
+	ASSERT_EQ(0, change_policy(backstop, BACKSTOP));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(BOTH)));
+	start_ms = now_ms();
+	ASSERT_EQ(-ETIMEDOUT, run(&self->forker, job_prepare_in_vain, NULL));
+	prepare_ms = now_ms() - start_ms;
+	start_ms = now_ms();
+	EXPECT_EQ(-EAGAIN, run(&self->forker, job_fork, &fork_both));
+	EXPECT_GT(prepare_ms / 2, now_ms() - start_ms);
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(BOTH)));
+	/* The one after that has a limit of its own. */
+	EXPECT_EQ(0, run_fork(&self->forker, &fork_both));
 }
 
 TEST_HARNESS_MAIN
