@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the command says of the hook while it is switched off: the truth.
+
+Needs the module and root, and must not leave anything switched off.
+"""
+
+import contextlib
+import json
+import os
+
+from tap import Skip, check, main, run, test
+
+SWITCHES = "/proc/sys/kernel/ftrace_enabled", "/sys/kernel/debug/kprobes/enabled"
+
+
+def write(path, text):
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def switched_off(path):
+    if not os.path.exists(path):
+        raise Skip(f"no {path}")
+    try:
+        write(path, "0")
+    except OSError as error:
+        raise Skip(f"{path}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        write(path, "1")
+
+
+def says_protected():
+    """A program under "forkgate run" """
+    result = run("run", "--verbose", "true")
+    check(result, 0)
+    assert result.stderr, "it says nothing"
+    return any(line.endswith("protected") for line in result.stderr.splitlines())
+
+
+def says_armed():
+    """What each of the formats says: for people, JSON, Prometheus"""
+    text = check(run("stat"), 0)
+    values = {"The hook is armed." in text, json.loads(check(run("stat", "--json"), 0))["armed"],
+              "\nforkgate_armed 1\n" in check(run("stat", "--prometheus"), 0)}
+    assert len(values) == 1, f"they do not agree: {text}"
+    return values.pop()
+
+
+@test
+def stat_with_the_hook_on():
+    assert says_armed()
+
+
+@test
+def run_with_the_hook_on():
+    assert says_protected()
+
+
+@test
+def stat_without_ftrace():
+    with switched_off(SWITCHES[0]):
+        assert not says_armed()
+    assert says_armed()
+
+
+@test
+def stat_without_kprobes():
+    with switched_off(SWITCHES[1]):
+        assert not says_armed()
+    assert says_armed()
+
+
+@test
+def run_without_ftrace():
+    with switched_off(SWITCHES[0]):
+        assert not says_protected()
+
+
+@test
+def run_without_kprobes():
+    with switched_off(SWITCHES[1]):
+        assert not says_protected()
+
+
+main()
