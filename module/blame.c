@@ -157,7 +157,7 @@ void fg_blame_drop(struct fg_blame *blame)
  * fg_may_log - may the calling process's gate write a line to the log?
  * @gate: its gate
  *
- * Limited for each gate, and for each user because he may have many.
+ * Rule 13: limited for each gate, and for each user because he may have many.
  *
  * Context: the process whose gate it is; any.
  * Return: whether.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * debugfs.c - all gates of the machine, for root
+ * debugfs.c - rule 12: all gates of the machine, for root
  *
  * Lists are cut and slots are looked at in batches, because a gate's lock is
  * held meanwhile. Must not change a gate.

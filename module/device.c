@@ -98,12 +98,13 @@ static bool fg_time_valid(u64 ns)
 	return ns <= FORKGATE_TIME_MAX || ns == FORKGATE_FOREVER;
 }
 
+/* Rule 8 */
 static int fg_policy_set(struct fg_gate *gate,
 			 const struct forkgate_policy *policy)
 {
 	unsigned long irq;
 
-	/* A ticket that never expires could hang an order of locks: refused */
+	/* Rule 11: a ticket that never expires could hang an order of locks. */
 	if (!fg_time_valid(policy->patience) ||
 	    policy->ticket_hold > FORKGATE_TIME_MAX ||
 	    !fg_time_valid(policy->timeout) ||
@@ -256,30 +257,12 @@ static int fg_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 	return ret == -ENOIOCTLCMD ? -ENOTTY : ret;
 }
 
-/* Are so many watchers waiting that no more may be woken at once (rule 13)? */
-static bool fg_watched(struct fg_file *fgf)
-{
-	struct list_head *pos;
-	unsigned long irq;
-	int n = 0;
-
-	spin_lock_irqsave(&fgf->wait.lock, irq);
-	list_for_each(pos, &fgf->wait.head)
-		if (++n == FG_WATCHERS_MAX)
-			break;
-	spin_unlock_irqrestore(&fgf->wait.lock, irq);
-	return n == FG_WATCHERS_MAX;
-}
-
-/* A watcher too many is told to call now: it loses its sleep, nothing else. */
 static __poll_t fg_poll(struct file *file, poll_table *wait)
 {
 	struct fg_file *fgf = file->private_data;
 	struct fg_gate *gate;
 	__poll_t events;
 
-	if (!poll_does_not_wait(wait) && fg_watched(fgf))
-		return EPOLLIN | EPOLLRDNORM;
 	poll_wait(file, &fgf->wait, wait);
 	gate = current->mm ? fg_gate_get(current->mm) : NULL;
 	if (!gate)
@@ -313,7 +296,7 @@ static int fg_mmap(struct file *file, struct vm_area_struct *vma)
 }
 
 static const struct file_operations fg_fops = {
-	.owner = THIS_MODULE,
+	.owner = THIS_MODULE,	/* rule 15: files and mappings hold it */
 	.open = fg_open,
 	.release = fg_release,
 	.unlocked_ioctl = fg_ioctl,

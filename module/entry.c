@@ -16,7 +16,7 @@
  * @gate: its gate, not dead; gate->lock is held
  * @nr: its number, with an owner
  *
- * Return: it. User space may write anything there at any time.
+ * Return: it. User space may write anything there at any time (rule 13).
  */
 struct forkgate_slot *fg_shared_slot(struct fg_gate *gate, int nr)
 {
@@ -130,7 +130,7 @@ void fg_uncount(struct fg_gate *gate, struct fg_slot *slot, u32 domains)
  * @slot: a slot with a number
  *
  * What a thread that polls for a ticket is inside of matters to circles, and it
- * may be in one now.
+ * may be in one now (rule 4).
  */
 void fg_polled_inside(struct fg_gate *gate, struct fg_slot *slot)
 {
@@ -195,10 +195,10 @@ u32 fg_barred(struct fg_gate *gate, struct fg_thread *thr)
 	return barred;
 }
 
-/* Domains that others than @thr wait to see idle */
+/* Domains that others than @thr wait to see idle; it may be NULL. */
 static u32 fg_drained(struct fg_gate *gate, struct fg_thread *thr)
 {
-	u32 own = thr->fork.state == FG_FORK_WAITING &&
+	u32 own = thr && thr->fork.state == FG_FORK_WAITING &&
 		  !fg_fork_queued(gate, thr) ? thr->fork.need : 0;
 	u32 drained = 0;
 	int d;
@@ -209,7 +209,13 @@ static u32 fg_drained(struct fg_gate *gate, struct fg_thread *thr)
 	return drained;
 }
 
-/* K2: may @thr enter @want? Rule 5 and, for patience 0, rule 7 */
+/* Does a drain keep newcomers out of @want? Rule 5 and, for patience 0, rule 7 */
+static bool fg_newcomers_wait(struct fg_gate *gate, u32 want, u32 drained)
+{
+	return gate->phase.patience && (want & drained || gate->strict);
+}
+
+/* K2: may @thr enter @want? */
 static bool fg_may_enter(struct fg_gate *gate, struct fg_thread *thr, u32 want,
 			 bool newcomer)
 {
@@ -218,8 +224,7 @@ static bool fg_may_enter(struct fg_gate *gate, struct fg_thread *thr, u32 want,
 	if (want & fg_barred(gate, thr))
 		return false;
 	if (newcomer)
-		return !gate->phase.patience ||
-		       !(want & drained || gate->strict);
+		return !fg_newcomers_wait(gate, want, drained);
 	if (want & drained)
 		fg_phase_strict(gate);
 	return true;
@@ -292,18 +297,19 @@ void fg_release_blocked(struct fg_gate *gate)
  * fg_release_unbarred - a copy or a ticket has ended, others are in the phase
  * @gate: the gate; gate->lock is held
  *
- * Lets those go that only it kept out: threads inside sections and, since a
- * drain without patience keeps none out, newcomers then (rule 7).
+ * Lets those go that only it kept out: threads inside sections, and newcomers
+ * that no drain keeps out.
  */
 void fg_release_unbarred(struct fg_gate *gate)
 {
-	u32 barred = fg_barred(gate, NULL), want;
+	u32 barred = fg_barred(gate, NULL), drained = fg_drained(gate, NULL);
+	u32 want;
 
 	for (want = 1; want < FG_NR_NEEDS; want++) {
 		if (want & barred)
 			continue;
 		fg_release_list(gate, FG_NESTED, want);
-		if (!gate->phase.patience)
+		if (!fg_newcomers_wait(gate, want, drained))
 			fg_release_list(gate, FG_NEWCOMER, want);
 	}
 }
@@ -593,10 +599,9 @@ int fg_enter(struct fg_gate *gate, struct forkgate_enter *enter,
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	ret = fg_enter_decide(gate, &entry, enter, taken);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	if (ret <= 0) {
-		fg_settle(gate);
+	fg_settle(gate);
+	if (ret <= 0)
 		goto out;
-	}
 
 	ret = fg_enter_wait(gate, &entry);
 	trace_enter_go(entry.thr, entry.want, ret,

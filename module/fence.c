@@ -73,7 +73,7 @@ static u32 fg_unfenced(struct fg_gate *gate)
 }
 
 /**
- * fg_fence - F3: from here on a scan misses no thread
+ * fg_fence - F3: from here on a scan misses no thread (rule 2)
  * @gate: the gate of the calling process
  *
  * Domains that were closed before the fence began go on to be scanned, unless

@@ -15,7 +15,7 @@
 #include "gate.h"
 #include "trace.h"
 
-/* An expired ticket, or a prepare that failed, matters for so many holds. */
+/* Rule 11: an expired ticket, or a failed prepare, matters for so many holds */
 #define FG_PAST_HOLDS	10
 
 /**
@@ -57,12 +57,12 @@ enum fg_past fg_fork_past(const struct fg_fork *fork)
 void fg_fork_leave_past(struct fg_gate *gate, struct fg_fork *fork,
 			enum fg_past past)
 {
-	u64 hold = FG_PAST_HOLDS * gate->policy.ticket_hold;
+	u64 hold = gate->policy.ticket_hold ?: FG_TICKET_HOLD;
 
 	lockdep_assert_held(&gate->lock);
 
 	fork->past = past;
-	fork->past_until = fg_saturated_add(ktime_get_ns(), hold);
+	fork->past_until = ktime_get_ns() + FG_PAST_HOLDS * hold;
 	fork->past_slept = fork->slept;
 }
 
@@ -72,13 +72,15 @@ void fg_fork_leave_past(struct fg_gate *gate, struct fg_fork *fork,
  *
  * A restarted call has the stack pointer of the first, the call of a handler
  * has not. Without what it has slept already, a wait that loses its place, or
- * whose handler forks, would never time out.
+ * whose handler forks, would never time out. A handler may not return, so this
+ * is forgotten after a while.
  */
 void fg_fork_resume(struct fg_fork *fork)
 {
 	fork->slept = 0;
 	fork->since = ktime_get_ns();
-	if (fork->left_at == user_stack_pointer(current_pt_regs())) {
+	if (fork->left_at == user_stack_pointer(current_pt_regs()) &&
+	    fork->since < fork->left_until) {
 		fork->slept = fork->left_slept;
 		fork->since = fork->left_since;
 		fork->left_at = 0;
@@ -105,6 +107,8 @@ static void fg_fork_hold(struct fg_gate *gate, struct fg_thread *thr)
 	struct fg_fork *fork = &thr->fork;
 
 	fork->left_at = user_stack_pointer(current_pt_regs());
+	fork->left_until = ktime_get_ns() + FG_PAST_HOLDS *
+			   max(gate->policy.ticket_hold, FG_TICKET_HOLD);
 	fork->left_slept = fork->slept;
 	fork->left_since = fork->since;
 	if (fatal_signal_pending(current) || !gate->policy.ticket_hold) {
@@ -151,21 +155,23 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 	*ret = -EAGAIN;
 	if (fork->state == FG_FORK_NONE)
 		return FG_NEXT_END;
-	if (!list_empty(&gate->released))
+	if (!list_empty(&gate->released) || !list_empty(&gate->notify))
 		return FG_NEXT_AGAIN;
 
 	*ret = -ERESTARTNOINTR;
 	if (signal_pending(current)) {
-		if (polled)
-			fork->driver = FG_BY_POLL;
-		else
+		if (!polled) {
 			fg_fork_hold(gate, thr);
+		} else {
+			fork->driver = FG_BY_POLL;
+			fg_phase_run(gate);
+		}
 		return FG_NEXT_END;
 	}
 	if (!fg_fork_queued(gate, thr) && fg_phase_unready(gate))
 		return fg_phase_step(gate) ? FG_NEXT_FENCE : FG_NEXT_AGAIN;
 
-	/* Once: what a thread in the kernel is inside of does not change. */
+	/* Rule 4. Once: what it is inside of does not change in the kernel. */
 	*ret = -EDEADLK;
 	if (fork->edge == FG_NO_EDGE) {
 		if (fg_phase_circular(gate, thr))
@@ -179,6 +185,7 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 	*ret = -EAGAIN;
 	if (polled) {
 		fork->driver = FG_BY_POLL;
+		fork->limit = end;
 		fg_deadline_set(gate, thr, end);
 		return FG_NEXT_END;
 	}
@@ -476,7 +483,7 @@ static void fg_fork_cleanup(struct fg_clone *clone)
 	clone->stand_in = NULL;
 }
 
-/* F1. Return: 0 or -ENOMEM. */
+/* Rule 10, F1: all that the child needs. Return: 0 or -ENOMEM. */
 static int fg_fork_allocate(struct fg_gate *gate, struct fg_clone *clone)
 {
 	if (clone->need & FORKGATE_MEMORY) {
@@ -485,7 +492,7 @@ static int fg_fork_allocate(struct fg_gate *gate, struct fg_clone *clone)
 		return clone->child ? 0 : -ENOMEM;
 	}
 	if (clone->flags & CLONE_VFORK) {
-		clone->stand_in = fg_thread_alloc(gate, clone->thr->slot,
+		clone->stand_in = fg_thread_alloc(gate, clone->thr,
 						  GFP_KERNEL_ACCOUNT);
 		return clone->stand_in ? 0 : -ENOMEM;
 	}
@@ -560,7 +567,8 @@ int fg_fork_begin(u64 clone_flags, struct fg_clone *clone)
  * fg_fork_copied - F6 ahead of time: the copy is complete, the clone is not
  * @thr: the forker
  *
- * For clones that return much later: a vfork, or one that stops for a tracer.
+ * Rule 2: for clones that return much later, as a vfork, or one that stops for
+ * a tracer.
  *
  * Context: the cloning thread, preemption off.
  */
@@ -602,8 +610,8 @@ void fg_fork_end(struct fg_clone *clone, long ret)
 			fg_fork_hold(gate, thr);
 		else
 			fg_phase_leave(gate, thr);
-		fg_phase_run(gate);
 	}
+	fg_phase_run(gate);
 	if (clone->need && ret != -ERESTARTNOINTR)
 		thr->fork.past = FG_PAST_NONE;
 	raw_spin_unlock_irqrestore(&gate->lock, irq);

@@ -230,6 +230,7 @@ struct fg_gate *fg_gate_alloc(gfp_t gfp)
 	mutex_init(&gate->fence_mutex);
 	ratelimit_default_init(&gate->messages);
 	ratelimit_set_flags(&gate->messages, RATELIMIT_MSG_ON_RELEASE);
+	/* Rule 8: until told otherwise */
 	gate->policy.patience = 100 * NSEC_PER_MSEC;
 	gate->policy.ticket_hold = 100 * NSEC_PER_MSEC;
 	gate->policy.timeout = FORKGATE_FOREVER;
@@ -244,8 +245,8 @@ struct fg_gate *fg_gate_alloc(gfp_t gfp)
  * @parent: its gate
  * @gfp: how to allocate
  *
- * It is open, has the policy, no forkers, and the forker's slot at the same
- * place, if the forker has one.
+ * It is open, has the policy (rule 8), no forkers, and the forker's slot with
+ * its nesting (rule 3) at the same place, if the forker has one.
  *
  * Return: it, with one reference and no address space yet, or NULL.
  */

@@ -9,6 +9,7 @@
  * Objects and references:
  *
  *	fg_thread -> fg_slot -> fg_gate		counted, for life
+ *	fg_thread -> fg_thread (parent)		counted, for life
  *	fg_fork   -> fg_file			counted, while polled for
  *	fg_slot   -> fg_thread (owner, actor)	cleared when the thread is
  *						unlinked, under gate->lock
@@ -56,9 +57,13 @@
 #define FG_EXPIRE_BATCH		16	/* deadlines handled */
 #define FG_SCAN_BATCH		4	/* units scanned */
 #define FG_CLOSE_BATCH		64	/* units that get the closed word */
+#define FG_WAKE_BATCH		64	/* watchers of an open file woken */
 
-/* Watchers of an open file that are woken; poll() never sleeps for more. */
-#define FG_WATCHERS_MAX		256
+/* The default of the policy */
+#define FG_TICKET_HOLD		(100 * NSEC_PER_MSEC)
+
+/* Vfork children of vfork children that count in one slot */
+#define FG_NEST_MAX		8
 
 /**
  * enum fg_fork_state - where a forker is
@@ -133,9 +138,10 @@ enum fg_past {
  * @patience: ns, doubles with every yield
  * @since: ns, when it began to wait
  * @slept: ns it has slept in this wait, across restarts
- * @limit: ns it may sleep in this wait
+ * @limit: ns it may sleep in this wait; when it ends if polled for
  * @left_at: user stack pointer of the wait that a signal interrupted last, by
  *	which its restart is known; 0 if there is none. Outlives the place.
+ * @left_until: ns, until when it is taken for that
  * @left_slept: what that wait had slept
  * @left_since: when it began
  * @file: whose poll() is told, a reference; NULL unless polled for
@@ -160,6 +166,7 @@ struct fg_fork {
 	u64 slept;
 	u64 limit;
 	unsigned long left_at;
+	u64 left_until;
 	u64 left_slept;
 	u64 left_since;
 	struct fg_file *file;
@@ -229,6 +236,12 @@ struct fg_clone {
  * @pid: for blame, a reference
  * @slot: where it counts, a reference, for life; a vfork child's is its
  *	parent's
+ * @parent: for whom it stands as a vfork child, a reference, for life; or NULL
+ * @child: who stands for it, while its vfork lasts; only ever compared; under
+ *	gate->lock
+ * @nest: how many parents it has
+ * @survives: its parent was killed, and the slot is not its own; under
+ *	gate->lock
  * @node: in gate->threads while linked; under gate->lock
  * @fork: this thread as a forker
  * @clone: its clone between grant and return; of the thread itself, in which
@@ -245,6 +258,10 @@ struct fg_thread {
 	struct task_struct *task;
 	struct pid *pid;
 	struct fg_slot *slot;
+	struct fg_thread *parent;
+	const struct fg_thread *child;
+	u32 nest;
+	bool survives;
 	struct list_head node;
 	struct fg_fork fork;
 	struct fg_clone *clone;
@@ -259,6 +276,8 @@ struct fg_thread {
  * @actor: the thread that runs: the owner, or the innermost of its vfork
  *	children while all others are suspended. NULL from its end until its
  *	parent goes on.
+ * @survivors: threads that ran with it and may be inside, though a parent of
+ *	theirs has gone on without them
  * @counted: domains in which the gate has counted it inside
  * @opening: gate->openings when @counted was true
  *
@@ -270,6 +289,7 @@ struct fg_slot {
 	int nr;
 	struct fg_thread *owner;
 	struct fg_thread *actor;
+	u32 survivors;
 	u32 counted;
 	u64 opening;
 };
@@ -391,12 +411,13 @@ struct fg_crowd {
  * @FG_JOIN_ALL: every forker; nobody was granted yet
  * @FG_JOIN_INSIDE: those inside a section, for which the phase may be waiting,
  *	and without patience all, since a drain keeps no newcomer out then
- * @FG_JOIN_NONE: no one, since a thread was kept out through a grant
+ * @FG_JOIN_DRAINED: since a thread was kept out through a grant, only those
+ *	inside of what is drained, and without patience none
  */
 enum fg_joining {
 	FG_JOIN_ALL,
 	FG_JOIN_INSIDE,
-	FG_JOIN_NONE,
+	FG_JOIN_DRAINED,
 };
 
 /**
@@ -543,8 +564,8 @@ extern atomic_t fg_nr_threads;
 void fg_threads_init(void);
 struct fg_thread *fg_thread_find(struct task_struct *task);
 struct fg_thread *fg_thread_get(struct fg_gate *gate);
-struct fg_thread *fg_thread_alloc(struct fg_gate *gate, struct fg_slot *slot,
-				  gfp_t gfp);
+struct fg_thread *fg_thread_alloc(struct fg_gate *gate,
+				  struct fg_thread *parent, gfp_t gfp);
 void fg_thread_put(struct fg_thread *thr);
 void fg_thread_adopt(struct fg_thread *heir, struct task_struct *task);
 void fg_thread_stand_in(struct fg_thread *child, struct task_struct *task);

@@ -97,7 +97,7 @@ static noinline pid_t fg_clone(struct kernel_clone_args *args)
 
 	if (pinned)
 		module_put(THIS_MODULE);
-	/* The last access; synchronize_rcu_tasks() covers what follows. */
+	/* Rule 15: the last access; synchronize_rcu_tasks() covers the rest. */
 	atomic_dec(&fg_in_flight);
 	return ret;
 }
@@ -326,7 +326,7 @@ unregister:
 }
 
 /**
- * fg_hook_exit - disarm, and wait until no task runs what was redirected
+ * fg_hook_exit - disarm, and wait for tasks in what was redirected (rule 15)
  */
 void fg_hook_exit(void)
 {
@@ -351,7 +351,7 @@ void fg_hook_bypassed(void)
 }
 
 /**
- * fg_hook_health - HEALTH
+ * fg_hook_health - HEALTH: what is true at this moment (rule 14)
  * @health: filled in
  *
  * Context: may sleep.

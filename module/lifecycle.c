@@ -35,13 +35,21 @@ static void fg_files_bypassed(struct fg_gate *gate, struct fg_thread *thr)
 	fg_hook_bypassed();
 }
 
-/* The copied gate of a child learns which task its thread is. */
-static void fg_child_born(struct fg_gate *gate, struct task_struct *child)
+/*
+ * Rule 10: the copied gate of a child, if it has one, learns which task its
+ * thread is; whatever became of the parent's gate meanwhile.
+ */
+static void fg_child_born(struct task_struct *child)
 {
-	struct fg_thread *heir = xchg(&gate->heir, NULL);
+	struct fg_gate *gate = child->mm ? fg_gate_get(child->mm) : NULL;
+	struct fg_thread *heir;
 
+	if (!gate)
+		return;
+	heir = xchg(&gate->heir, NULL);
 	if (heir)
 		fg_thread_adopt(heir, child);
+	fg_gate_put(gate);
 }
 
 static void fg_gated_fork(struct fg_gate *gate, struct task_struct *parent,
@@ -49,19 +57,13 @@ static void fg_gated_fork(struct fg_gate *gate, struct task_struct *parent,
 {
 	struct fg_thread *thr = fg_thread_find(parent);
 	struct fg_clone *clone = thr ? thr->clone : NULL;
-	struct fg_gate *copy;
 
-	if (child->mm != parent->mm) {
-		copy = child->mm ? fg_gate_get(child->mm) : NULL;
-		if (copy) {
-			fg_child_born(copy, child);
-			fg_gate_put(copy);
-		}
-	} else if (clone && clone->stand_in) {
+	if (clone && clone->stand_in)
 		fg_thread_stand_in(clone->stand_in, child);
-	} else if (!clone && child->files && child->files != parent->files) {
+	else if (!clone && child->mm == parent->mm && child->files &&
+		 child->files != parent->files)
 		fg_files_bypassed(gate, thr);
-	}
+	/* Rule 2: it opens with the copy, not when a vfork child execs. */
 	if (clone && ((clone->flags & CLONE_VFORK) || parent->ptrace))
 		fg_fork_copied(thr);
 	if (thr)
@@ -80,6 +82,8 @@ static void fg_on_fork(void *unused, struct task_struct *parent,
 	if (!atomic_read(&fg_nr_gates) || !parent->mm ||
 	    (parent->flags & PF_KTHREAD))
 		return;
+	if (child->mm != parent->mm)
+		fg_child_born(child);
 	gate = fg_gate_get(parent->mm);
 	if (!gate)
 		return;
@@ -107,6 +111,7 @@ static void fg_on_rename(void *unused, struct task_struct *task,
 	fg_thread_put(thr);
 }
 
+/* Rule 9 */
 static void fg_on_exit(void *unused, struct task_struct *task)
 {
 	struct fg_thread *thr;

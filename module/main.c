@@ -3,8 +3,8 @@
  * main.c - loading and unloading, in order
  *
  * Loaded means: proved to work (hook.c), then armed, then reachable. Unloading
- * is the reverse; it is refused by the module's reference count while a file
- * is open or mapped, or a redirected clone is under way.
+ * is the reverse (rule 15); it is refused by the module's reference count while
+ * a file is open or mapped, or a redirected clone is under way.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt

@@ -127,7 +127,7 @@ static struct fg_gate *fg_map_bypassed(struct fg_gate *parent)
 		fg_thread_put(thr);
 		thr = NULL;
 	}
-	gate = fg_gate_copy(thr, parent, GFP_KERNEL | __GFP_NOFAIL);
+	gate = fg_gate_copy(thr, parent, GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
 	fg_gate_mark_copy(gate, FORKGATE_COPY_BYPASSED);
 	raw_spin_lock_irqsave(&parent->lock, irq);
 	fg_count(parent, FG_EVENT_BYPASS);
@@ -144,7 +144,7 @@ static struct fg_gate *fg_map_bypassed(struct fg_gate *parent)
 	return gate;
 }
 
-/* The gate that a clone has made for its child, or one made now */
+/* Rule 10: the gate that a clone has made for its child, or one made now */
 static struct fg_gate *fg_map_child(struct fg_gate *parent)
 {
 	struct fg_thread *thr = fg_thread_find(current);

@@ -275,6 +275,18 @@ static void fg_phase_patience(struct fg_gate *gate, u64 patience)
 	gate->phase.patience = patience;
 }
 
+/* The domains that forkers of the phase wait to see idle */
+static u32 fg_phase_drains(struct fg_gate *gate)
+{
+	u32 drains = 0;
+	int d;
+
+	for (d = 0; d < FG_NR_DOMAINS; d++)
+		if (gate->phase.drains[d])
+			drains |= BIT(d);
+	return drains;
+}
+
 /* Rule 6: may a forker that comes now join? */
 static bool fg_phase_joinable(struct fg_gate *gate, struct fg_thread *thr)
 {
@@ -287,8 +299,9 @@ static bool fg_phase_joinable(struct fg_gate *gate, struct fg_thread *thr)
 		fallthrough;
 	case FG_JOIN_INSIDE:
 		return fg_thread_inside(thr) || !gate->phase.patience;
-	case FG_JOIN_NONE:
-		break;
+	case FG_JOIN_DRAINED:
+		return gate->phase.patience &&
+		       (fg_thread_inside(thr) & fg_phase_drains(gate));
 	}
 	return false;
 }
@@ -371,7 +384,7 @@ static void fg_phase_merge(struct fg_gate *gate)
 					      &phase->waiting[need][kind]);
 }
 
-/* F7: the queue becomes the next phase, when all released are counted in. */
+/* Rule 6, F7: the queue is the next phase once all released are counted in. */
 static void fg_phase_next(struct fg_gate *gate)
 {
 	struct fg_thread *thr;
@@ -388,11 +401,15 @@ static void fg_phase_next(struct fg_gate *gate)
 
 /* Granting */
 
-/* F4: are all other threads outside of what a waiting forker needs? */
+/* Rule 2, F4: are all other threads outside of what a forker needs? */
 static bool fg_phase_idle(struct fg_gate *gate, struct fg_thread *thr)
 {
-	unsigned long own = fg_thread_acts(thr) ? (unsigned long)thr->slot : 0;
+	const struct fg_slot *slot = thr->slot;
+	unsigned long own = 0;
 	int d;
+
+	if (fg_thread_acts(thr) && !slot->survivors)
+		own = (unsigned long)slot;
 
 	for (d = 0; d < FG_NR_DOMAINS; d++) {
 		const struct fg_domain *domain = &gate->domains[d];
@@ -410,14 +427,10 @@ static bool fg_phase_idle(struct fg_gate *gate, struct fg_thread *thr)
 }
 
 /* Rule 11: nothing is granted beside a ticket, and no ticket beside anything. */
-static bool fg_phase_turn(struct fg_gate *gate, enum fg_fork_kind kind)
+static bool fg_phase_turn(struct fg_gate *gate, struct fg_thread *thr)
 {
-	return !gate->nr_tickets && (kind == FG_CLONE || !gate->nr_copies);
-}
-
-static bool fg_phase_grantable(struct fg_gate *gate, struct fg_thread *thr)
-{
-	return fg_phase_turn(gate, thr->fork.kind) && fg_phase_idle(gate, thr);
+	return !gate->nr_tickets &&
+	       (thr->fork.kind == FG_CLONE || !gate->nr_copies);
 }
 
 /* Wake a forker that is in fg_fork_wait(). */
@@ -428,9 +441,10 @@ static void fg_phase_wake(struct fg_thread *thr)
 }
 
 /*
- * The first forker that can be granted. Of those with the same need and kind it
- * is the first of the list, unless one of them is itself the only thread
- * inside.
+ * The first forker that can be granted, or NULL while it has to wait for its
+ * turn: no later one overtakes it (rule 6). Of those with the same need and
+ * kind it is the first of the list, unless one of them is itself the only
+ * thread inside.
  */
 static struct fg_thread *fg_phase_first(struct fg_gate *gate)
 {
@@ -446,7 +460,7 @@ static struct fg_thread *fg_phase_first(struct fg_gate *gate)
 			if (list_empty(list))
 				continue;
 			thr = list_first_entry(list, struct fg_thread, fork.wait);
-			if (fg_phase_grantable(gate, thr))
+			if (fg_phase_idle(gate, thr))
 				first = fg_earlier(first, thr);
 		}
 	}
@@ -456,10 +470,10 @@ static struct fg_thread *fg_phase_first(struct fg_gate *gate)
 		slot = (struct fg_slot *)gate->domains[d].sole;
 		thr = slot->actor;
 		if (thr && !list_empty(&thr->fork.wait) &&
-		    !fg_fork_queued(gate, thr) && fg_phase_grantable(gate, thr))
+		    !fg_fork_queued(gate, thr) && fg_phase_idle(gate, thr))
 			first = fg_earlier(first, thr);
 	}
-	return first;
+	return first && fg_phase_turn(gate, first) ? first : NULL;
 }
 
 static void fg_phase_grant(struct fg_gate *gate, struct fg_thread *thr)
@@ -496,6 +510,7 @@ static void fg_phase_grant(struct fg_gate *gate, struct fg_thread *thr)
 static void fg_phase_rouse(struct fg_gate *gate)
 {
 	struct fg_thread *thr = fg_phase_head(gate, FG_POLLED_TICKET);
+	u64 until;
 
 	if (thr) {
 		fg_phase_wake(thr);
@@ -504,11 +519,89 @@ static void fg_phase_rouse(struct fg_gate *gate)
 	thr = fg_phase_head(gate, FG_NR_KINDS);
 	if (thr && thr->fork.driver == FG_BY_POLL) {
 		thr->fork.driver = FG_BY_NUDGE;
-		fg_deadline_set(gate, thr,
-				fg_saturated_add(ktime_get_ns(),
-						 gate->policy.ticket_hold));
+		until = ktime_get_ns() + gate->policy.ticket_hold;
+		fg_deadline_set(gate, thr, min(until, thr->fork.limit));
 		fg_poll_notify(gate, thr);
 	}
+}
+
+/* Yielding */
+
+/*
+ * Rule 6: a copy or a ticket has ended and others are in the phase. If threads
+ * are still kept out, only those join for whom the phase has to wait anyway, so
+ * that it has an end. If they were let go, it is open again to the forkers that
+ * were put off.
+ */
+static void fg_phase_seal(struct fg_gate *gate)
+{
+	if (fg_any_blocked(gate, FG_NEWCOMER) ||
+	    fg_any_blocked(gate, FG_NESTED)) {
+		gate->joining = FG_JOIN_DRAINED;
+	} else if (gate->joining == FG_JOIN_DRAINED) {
+		gate->joining = FG_JOIN_INSIDE;
+		fg_phase_merge(gate);
+	}
+}
+
+/* Is there one to let through, and a drain to do so, when patience is over? */
+static bool fg_phase_wants_yield(struct fg_gate *gate)
+{
+	return gate->phase.patience && fg_phase_drains(gate) &&
+	       (fg_any_blocked(gate, FG_NEWCOMER) || gate->queue.nr);
+}
+
+/**
+ * fg_phase_may_yield - does the drain yield when patience is over?
+ * @gate: the gate; gate->lock is held
+ *
+ * Return: whether.
+ */
+bool fg_phase_may_yield(struct fg_gate *gate)
+{
+	lockdep_assert_held(&gate->lock);
+
+	return fg_phase_wants_yield(gate) && !gate->nr_tickets &&
+	       !gate->nr_copies;
+}
+
+/**
+ * fg_phase_yield - K7: let those blocked so far through, once (rule 7)
+ * @gate: the gate; gate->lock is held
+ * @now: ns
+ *
+ * The caller calls fg_phase_run() before it drops the lock.
+ */
+void fg_phase_yield(struct fg_gate *gate, u64 now)
+{
+	lockdep_assert_held(&gate->lock);
+
+	fg_release_newcomers(gate);
+	fg_count(gate, FG_EVENT_YIELD);
+	fg_phase_merge(gate);
+	gate->phase.patience = fg_saturated_add(gate->phase.patience,
+						gate->phase.patience);
+	gate->yield_at = fg_saturated_add(now, gate->phase.patience);
+	fg_phase_seal(gate);
+	trace_yield(gate, gate->phase.patience);
+}
+
+/*
+ * Rule 7: patience is over. Nothing more is granted until the copies and tickets
+ * have ended and the drain has yielded.
+ */
+static bool fg_phase_due(struct fg_gate *gate)
+{
+	u64 now;
+
+	if (!fg_phase_wants_yield(gate))
+		return false;
+	now = ktime_get_ns();
+	if (now < gate->yield_at)
+		return false;
+	if (!gate->nr_tickets && !gate->nr_copies)
+		fg_phase_yield(gate, now);
+	return true;
 }
 
 /**
@@ -531,6 +624,8 @@ void fg_phase_run(struct fg_gate *gate)
 		return;
 	if (fg_phase_unready(gate))
 		fg_phase_rouse(gate);
+	if (fg_phase_due(gate))
+		return;
 	for (n = 0; n < FG_GRANT_BATCH; n++) {
 		thr = fg_phase_first(gate);
 		if (!thr)
@@ -604,22 +699,6 @@ static void fg_phase_open(struct fg_gate *gate)
 		gate->domains[d] = (struct fg_domain){ .state = FG_DOMAIN_OPEN };
 	/* The units of later batches are told by those who come from there. */
 	fg_set_closed(gate, 0);
-}
-
-/*
- * Rule 6: a copy or a ticket has ended and others are in the phase. If threads
- * are still kept out, nobody joins any more, so that the phase has an end. If
- * they were let go, it is open again to the forkers that were put off.
- */
-static void fg_phase_seal(struct fg_gate *gate)
-{
-	if (fg_any_blocked(gate, FG_NEWCOMER) ||
-	    fg_any_blocked(gate, FG_NESTED)) {
-		gate->joining = FG_JOIN_NONE;
-	} else if (gate->joining == FG_JOIN_NONE) {
-		gate->joining = FG_JOIN_INSIDE;
-		fg_phase_merge(gate);
-	}
 }
 
 static void fg_hold_end(struct fg_gate *gate, struct fg_thread *thr)
@@ -721,45 +800,6 @@ void fg_phase_leave(struct fg_gate *gate, struct fg_thread *thr)
 		fg_release_unbarred(gate);
 		fg_phase_seal(gate);
 	}
-}
-
-/* Yielding */
-
-/**
- * fg_phase_may_yield - is there one to let through, and a drain to do so?
- * @gate: the gate; gate->lock is held
- *
- * Return: whether.
- */
-bool fg_phase_may_yield(struct fg_gate *gate)
-{
-	lockdep_assert_held(&gate->lock);
-
-	return gate->phase.patience &&
-	       (gate->phase.drains[0] || gate->phase.drains[1]) &&
-	       !gate->nr_tickets && !gate->nr_copies &&
-	       (fg_any_blocked(gate, FG_NEWCOMER) || gate->queue.nr);
-}
-
-/**
- * fg_phase_yield - K7: let those blocked so far through, once (rule 7)
- * @gate: the gate; gate->lock is held
- * @now: ns
- *
- * The caller calls fg_phase_run() before it drops the lock.
- */
-void fg_phase_yield(struct fg_gate *gate, u64 now)
-{
-	lockdep_assert_held(&gate->lock);
-
-	fg_release_newcomers(gate);
-	fg_count(gate, FG_EVENT_YIELD);
-	fg_phase_merge(gate);
-	gate->phase.patience = fg_saturated_add(gate->phase.patience,
-						gate->phase.patience);
-	gate->yield_at = fg_saturated_add(now, gate->phase.patience);
-	fg_phase_seal(gate);
-	trace_yield(gate, gate->phase.patience);
 }
 
 /* Circles (rule 4) */

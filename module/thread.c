@@ -10,8 +10,11 @@
  * ends this, when it goes on (fg_thread_resume()): then the parent is the
  * actor again, whatever became of the child or of children of the child. The
  * owner, with whom the slot goes, is the parent, unless it is killed while it
- * is suspended: then the child inherits the slot. There is no list of vfork
- * children, and no thread refers to another.
+ * is suspended: then the child inherits the slot.
+ *
+ * In a nest of vforks a thread in the middle can be killed. Its child survives
+ * though the slot is its grandparent's, which goes on. What such a survivor was
+ * inside of is in the slot until it ends, so forks wait for that.
  */
 
 #include <linux/init.h>
@@ -84,6 +87,8 @@ static void fg_thread_free(struct rcu_head *rcu)
 
 	put_pid(thr->pid);
 	fg_fork_unpoll(&thr->fork);
+	if (thr->parent)
+		fg_thread_put(thr->parent);
 	fg_slot_put(thr->slot);
 	kfree(thr);
 }
@@ -116,29 +121,32 @@ static struct fg_slot *fg_slot_alloc(struct fg_gate *gate, gfp_t gfp)
 /**
  * fg_thread_alloc - a thread that is not linked yet
  * @gate: its gate
- * @slot: where it counts; NULL for a slot of its own
+ * @parent: for whom it stands as a vfork child; NULL for a slot of its own
  * @gfp: how to allocate
  *
  * Return: it, with one reference, or NULL.
  */
-struct fg_thread *fg_thread_alloc(struct fg_gate *gate, struct fg_slot *slot,
-				  gfp_t gfp)
+struct fg_thread *fg_thread_alloc(struct fg_gate *gate,
+				  struct fg_thread *parent, gfp_t gfp)
 {
 	struct fg_thread *thr = kzalloc(sizeof(*thr), gfp);
 
 	if (!thr)
 		return NULL;
-	if (slot) {
-		refcount_inc(&slot->ref);
+	if (parent) {
+		refcount_inc(&parent->ref);
+		thr->parent = parent;
+		thr->nest = parent->nest + 1;
+		thr->slot = parent->slot;
+		refcount_inc(&thr->slot->ref);
 	} else {
-		slot = fg_slot_alloc(gate, gfp);
-		if (!slot) {
+		thr->slot = fg_slot_alloc(gate, gfp);
+		if (!thr->slot) {
 			kfree(thr);
 			return NULL;
 		}
 	}
 	refcount_set(&thr->ref, 1);
-	thr->slot = slot;
 	INIT_LIST_HEAD(&thr->node);
 	INIT_LIST_HEAD(&thr->fork.node);
 	INIT_LIST_HEAD(&thr->fork.wait);
@@ -205,6 +213,8 @@ void fg_thread_adopt(struct fg_thread *heir, struct task_struct *task)
  * @child: the thread prepared for the child
  * @task: the child, not running yet
  *
+ * In a nest too deep to be looked at under the lock it does not.
+ *
  * Context: any, in the parent.
  */
 void fg_thread_stand_in(struct fg_thread *child, struct task_struct *task)
@@ -213,9 +223,21 @@ void fg_thread_stand_in(struct fg_thread *child, struct task_struct *task)
 	unsigned long irq;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (!gate->dead && child->slot->owner)
+	if (!gate->dead && fg_thread_acts(child->parent) &&
+	    child->nest <= FG_NEST_MAX) {
+		child->parent->child = child;
 		fg_thread_link(child, task);
+	}
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
+}
+
+/* Has no parent of a thread gone on without it? gate->lock is held. */
+static bool fg_thread_stands(const struct fg_thread *thr)
+{
+	for (; thr->parent; thr = thr->parent)
+		if (thr->parent->child != thr)
+			return false;
+	return true;
 }
 
 /**
@@ -223,7 +245,7 @@ void fg_thread_stand_in(struct fg_thread *child, struct task_struct *task)
  * @clone: the vfork
  *
  * One that is killed does not run any more: the child, if it goes on, keeps the
- * slot. In both cases it does not matter whether the child is still linked.
+ * slot where that was the parent's own, and survives without it elsewhere.
  *
  * Context: the parent, after its clone has returned.
  */
@@ -232,15 +254,25 @@ void fg_thread_resume(struct fg_clone *clone)
 	struct fg_thread *thr = clone->thr, *child = clone->stand_in;
 	struct fg_gate *gate = fg_thread_gate(thr);
 	struct fg_slot *slot = thr->slot;
+	bool killed = fatal_signal_pending(current);
 	unsigned long irq;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (!fatal_signal_pending(current)) {
-		if (fg_thread_linked(thr) && slot->owner)
-			slot->actor = thr;
-	} else if (slot->owner == thr && fg_thread_linked(child)) {
+	if (thr->child != child)
+		goto out;
+	if (killed && slot->owner == thr && fg_thread_linked(child)) {
 		slot->owner = child;
+		goto out;
 	}
+	if (killed && fg_thread_linked(child)) {
+		child->survives = true;
+		slot->survivors++;
+	}
+	if (!killed && slot->owner && fg_thread_linked(thr) &&
+	    fg_thread_stands(thr))
+		slot->actor = thr;
+	thr->child = NULL;
+out:
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 }
 
@@ -367,6 +399,8 @@ void fg_thread_unlink(struct fg_thread *thr, bool gone)
 	fg_table_del(fg_thread_bucket(thr->task), &thr->hash);
 	fg_phase_leave(gate, thr);
 	list_del_init(&thr->fork.notify);
+	if (thr->survives)
+		slot->survivors--;
 	if (slot->actor == thr)
 		slot->actor = NULL;
 	if (slot->owner == thr)

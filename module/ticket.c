@@ -27,19 +27,61 @@ void fg_file_put(struct fg_file *file)
 		kfree_rcu(file, rcu);
 }
 
+static int fg_mark_func(struct wait_queue_entry *mark, unsigned int mode,
+			int flags, void *key)
+{
+	return 0;
+}
+
+/*
+ * Rule 13: wake all that poll a file in batches; a mark in their queue remembers
+ * where to go on.
+ */
+static void fg_file_wake(struct fg_file *file)
+{
+	void *key = poll_to_key(EPOLLIN | EPOLLRDNORM | EPOLLERR);
+	struct wait_queue_entry *watcher, *next, mark;
+	struct list_head *watchers = &file->wait.head;
+	unsigned long irq;
+	bool more;
+	int n;
+
+	init_waitqueue_func_entry(&mark, fg_mark_func);
+	spin_lock_irqsave(&file->wait.lock, irq);
+	list_add(&mark.entry, watchers);
+	do {
+		n = 0;
+		watcher = &mark;
+		list_for_each_entry_safe_continue(watcher, next, watchers, entry) {
+			list_move(&mark.entry, &watcher->entry);
+			watcher->func(watcher, TASK_NORMAL, 0, key);
+			if (++n == FG_WAKE_BATCH)
+				break;
+		}
+		more = !list_is_last(&mark.entry, watchers);
+		if (!more)
+			list_del(&mark.entry);
+		spin_unlock_irqrestore(&file->wait.lock, irq);
+		if (more)
+			spin_lock_irqsave(&file->wait.lock, irq);
+	} while (more);
+}
+
 /**
  * fg_poll_notify - poll() has something to say to a forker
  * @gate: its gate; gate->lock is held
  * @thr: the forker
  *
- * fg_settle() or the timer wakes those that poll.
+ * fg_settle() wakes those that poll, or the timer if it does not come soon.
  */
 void fg_poll_notify(struct fg_gate *gate, struct fg_thread *thr)
 {
 	lockdep_assert_held(&gate->lock);
 
-	if (thr->fork.file && list_empty(&thr->fork.notify))
-		list_add_tail(&thr->fork.notify, &gate->notify);
+	if (!thr->fork.file || !list_empty(&thr->fork.notify))
+		return;
+	list_add_tail(&thr->fork.notify, &gate->notify);
+	fg_timer_kick(gate);
 }
 
 /**
@@ -66,7 +108,7 @@ bool fg_poll_wake(struct fg_gate *gate)
 	}
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	if (file) {
-		wake_up_poll(&file->wait, EPOLLIN | EPOLLRDNORM | EPOLLERR);
+		fg_file_wake(file);
 		fg_file_put(file);
 	}
 	return thr;
@@ -137,8 +179,8 @@ static int fg_ticket_start(struct fg_gate *gate, struct fg_thread *thr,
 	}
 
 	/* A wait that is polled for goes on, and may end, between the calls. */
-	if (fork->state == FG_FORK_NONE && fork->file &&
-	    fork->past == FG_PAST_WAITED) {
+	if (polled && fork->state == FG_FORK_NONE && fork->file &&
+	    fg_fork_past(fork) == FG_PAST_WAITED) {
 		fg_fork_unpoll(fork);
 		return -ETIMEDOUT;
 	}
@@ -167,6 +209,7 @@ static int fg_ticket_failed(struct fg_gate *gate, struct fg_thread *thr,
 			    struct forkgate_prepare *prepare, int why)
 {
 	bool own_limit = prepare->flags & FORKGATE_TIMED;
+	/* Rule 13: what the caller asked for is not logged. */
 	bool quiet = own_limit || prepare->flags & FORKGATE_NONBLOCK;
 	bool proceed = fg_fork_failed(gate, thr, why, !own_limit, quiet);
 	unsigned long irq;
@@ -175,6 +218,7 @@ static int fg_ticket_failed(struct fg_gate *gate, struct fg_thread *thr,
 	fg_fork_leave_past(gate, &thr->fork,
 			   proceed ? FG_PAST_UNSAFE : FG_PAST_WAITED);
 	fg_phase_leave(gate, thr);
+	fg_fork_unpoll(&thr->fork);
 	fg_phase_run(gate);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	fg_settle(gate);
@@ -187,7 +231,7 @@ static int fg_ticket_failed(struct fg_gate *gate, struct fg_thread *thr,
 	return why;
 }
 
-/* How long a prepare may sleep, and when it ends; gate->lock is held. */
+/* Rule 8: how long a prepare may sleep, and when it ends; lock held. */
 static u64 fg_ticket_end(struct fg_gate *gate, struct fg_fork *fork,
 			 const struct forkgate_prepare *prepare)
 {
@@ -217,12 +261,15 @@ static int fg_prepare_once(struct fg_gate *gate, struct fg_thread *thr,
 	if (!ret)
 		end = fg_ticket_end(gate, fork, prepare);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	if (ret && ret != -ETIMEDOUT)
-		return min(ret, 0);
+	if (ret == -ENXIO || ret == -EALREADY)
+		return ret;
 
 	if (!ret)
 		ret = fg_fork_wait(gate, thr, end);
 	switch (ret) {
+	case 1:
+		ret = 0;
+		fallthrough;
 	case 0:
 		raw_spin_lock_irqsave(&gate->lock, irq);
 		fg_fork_unpoll(fork);

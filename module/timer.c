@@ -105,7 +105,10 @@ void fg_timer_kick(struct fg_gate *gate)
 	fg_timer_at(gate, jiffies);
 }
 
-/* A place or a ticket ran out while its holder was in user mode. */
+/*
+ * A place (rule 8) or a ticket (rule 11) ran out while its holder was in user
+ * mode.
+ */
 static void fg_expire(struct fg_gate *gate, struct fg_thread *thr)
 {
 	struct fg_fork *fork = &thr->fork;
@@ -114,7 +117,8 @@ static void fg_expire(struct fg_gate *gate, struct fg_thread *thr)
 	trace_expire(thr, fork->need);
 	if (fork->state == FG_FORK_TICKET)
 		fg_fork_leave_past(gate, fork, FG_PAST_PREPARED);
-	else if (fork->driver == FG_BY_POLL)
+	else if (fork->kind == FG_POLLED_TICKET &&
+		 ktime_get_ns() >= fork->limit)
 		fg_fork_leave_past(gate, fork, FG_PAST_WAITED);
 	fg_phase_leave(gate, thr);
 }
@@ -131,6 +135,7 @@ static bool fg_timer_batch(struct fg_gate *gate)
 		fg_expire(gate, container_of(node, struct fg_thread,
 					     fork.deadline));
 	}
+	/* Rule 7 */
 	if (fg_phase_may_yield(gate) && now >= gate->yield_at)
 		fg_phase_yield(gate, now);
 	fg_phase_run(gate);

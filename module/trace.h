@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * trace.h - the tracepoints forkgate:*, documented in forkgate(4)
+ * trace.h - rule 12: the tracepoints forkgate:*, documented in forkgate(4)
  *
  * Thread ids are those of the initial pid namespace. Times are nanoseconds.
  */

@@ -159,8 +159,8 @@ int __forkgate_vfork_begin(int err);
 extern __thread unsigned int __forkgate_forking;
 
 /*
- * Call a function that forks, with a ticket, and call it again, with more
- * patience, as long as the ticket expires before it has forked.
+ * Call a function that forks, with a ticket (rule 11), and call it again, with
+ * more patience (rule 7), as long as the ticket expires before it has forked.
  *
  * @domains_: what the child gets a copy of
  * @refused: result when no ticket can be had; the reason is in "error"

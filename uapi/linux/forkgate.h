@@ -25,7 +25,7 @@
  * 64 bytes and FORKGATE_UNIT_SLOTS slots of 64 bytes, whatever the page size
  * is: the header that belongs to a slot lies at the slot's address with the low
  * 12 bits cleared. Slot n lies at FORKGATE_SLOT_OFFSET(n). A mapping shorter
- * than FORKGATE_MAP_SIZE is valid; no process needs a longer one.
+ * than FORKGATE_MAP_SIZE is valid, a longer one is not.
  */
 #define FORKGATE_UNIT_SIZE	4096
 #define FORKGATE_SLOT_SIZE	64
@@ -266,9 +266,9 @@ struct forkgate_state {
 
 /**
  * struct forkgate_health - FORKGATE_IOC_HEALTH: the hook, whole machine
- * @armed: out, 1 if the hook redirects at this moment, as far as can be told
- *	without a clone: a probe of the module's own fires, and no copy has
- *	bypassed the hook since it last caught one
+ * @armed: out, 1 if the hook redirects at this moment: a probe of the module's
+ *	own fires and, if a copy has bypassed the hook, a clone of the module's
+ *	own has passed it since
  * @pad: out, zero
  * @clones: out, clones of any process that the hook saw
  * @redirects: out, clones that it sent through a gate
