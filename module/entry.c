@@ -357,11 +357,9 @@ bool fg_release_batch(struct fg_gate *gate)
 		fg_entry_admit(gate, entry);
 		wake_up_process(entry->thr->task);
 	}
-	if (!list_empty(&gate->released))
-		return true;
-	if (n)
+	if (n && list_empty(&gate->released))
 		fg_phase_run(gate);
-	return false;
+	return !list_empty(&gate->released);
 }
 
 static bool fg_entry_released(struct fg_gate *gate, struct fg_entry *entry)

@@ -532,6 +532,8 @@ static int fg_fork_try(u64 clone_flags, struct fg_clone *clone)
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	fg_count(gate, FG_EVENT_FORK);
+	if (clone->stand_in)
+		fg_thread_depths(thr, clone->depth);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	thr->clone = clone;
 	return 0;

@@ -218,6 +218,7 @@ struct fg_entry {
  * @need: domains it copies
  * @child: the gate made for the child, until the child's mapping takes it
  * @stand_in: a vfork child's fg_thread, a reference
+ * @depth: of the parent's slot, before a vfork
  */
 struct fg_clone {
 	struct fg_thread *thr;
@@ -225,6 +226,7 @@ struct fg_clone {
 	u32 need;
 	struct fg_gate *child;
 	struct fg_thread *stand_in;
+	u32 depth[FG_NR_DOMAINS];
 };
 
 /**
@@ -569,6 +571,7 @@ struct fg_thread *fg_thread_alloc(struct fg_gate *gate,
 void fg_thread_put(struct fg_thread *thr);
 void fg_thread_adopt(struct fg_thread *heir, struct task_struct *task);
 void fg_thread_stand_in(struct fg_thread *child, struct task_struct *task);
+void fg_thread_depths(struct fg_thread *thr, u32 *depth);
 void fg_thread_resume(struct fg_clone *clone);
 void fg_thread_unlink(struct fg_thread *thr, bool gone);
 int fg_thread_register(struct fg_gate *gate, struct forkgate_register *reg);

@@ -47,7 +47,7 @@ static atomic64_t fg_bypasses;
 static atomic_t fg_in_flight;
 static bool fg_armed;
 
-/* A copy has bypassed the hook since a trial last showed that it works. */
+/* A copy has bypassed the hook since a clone last came through it. */
 static bool fg_suspect;
 
 /* During a trial clones by kthreadd are redirected; how many came back */
@@ -82,6 +82,8 @@ static noinline pid_t fg_clone(struct kernel_clone_args *args)
 	atomic_inc(&fg_in_flight);
 	pinned = try_module_get(THIS_MODULE);
 	this_cpu_inc(fg_redirects);
+	if (READ_ONCE(fg_suspect))
+		WRITE_ONCE(fg_suspect, false);
 
 	if (!current->mm) {
 		ret = fg_resume_clone(args);
@@ -265,7 +267,8 @@ static int fg_hook_try(void)
 
 /*
  * Does the hook still work, though a copy bypassed it? A process can make that
- * happen, by mapping the device while it forks. So try, but once a second.
+ * happen, by mapping the device while it forks. So send a clone through it, but
+ * once a second; if it arrives, that settles it.
  */
 static bool fg_hook_works(void)
 {
@@ -277,8 +280,7 @@ static bool fg_hook_works(void)
 		return false;
 	if (!last || time_after(jiffies, last + HZ)) {
 		last = jiffies;
-		if (fg_hook_try() != -EOPNOTSUPP)
-			WRITE_ONCE(fg_suspect, false);
+		fg_hook_try();
 	}
 	mutex_unlock(&fg_trial_mutex);
 	return !READ_ONCE(fg_suspect);

@@ -587,8 +587,8 @@ void fg_phase_yield(struct fg_gate *gate, u64 now)
 }
 
 /*
- * Rule 7: patience is over. Nothing more is granted until the copies and tickets
- * have ended and the drain has yielded.
+ * Rule 7: when patience is over nothing more is granted until the copies and
+ * tickets have ended and the drain has yielded. Return: whether that is so.
  */
 static bool fg_phase_due(struct fg_gate *gate)
 {
@@ -599,16 +599,18 @@ static bool fg_phase_due(struct fg_gate *gate)
 	now = ktime_get_ns();
 	if (now < gate->yield_at)
 		return false;
-	if (!gate->nr_tickets && !gate->nr_copies)
-		fg_phase_yield(gate, now);
-	return true;
+	if (gate->nr_tickets || gate->nr_copies)
+		return true;
+	fg_phase_yield(gate, now);
+	return !list_empty(&gate->released);
 }
 
 /**
  * fg_phase_run - F4, F7: do what a change has made possible
  * @gate: the gate; gate->lock is held
  *
- * At most FG_GRANT_BATCH grants; the forkers granted call it again.
+ * At most FG_GRANT_BATCH grants; the forkers granted call it again. So do those
+ * whose copies and tickets end, and fg_release_batch().
  */
 void fg_phase_run(struct fg_gate *gate)
 {
@@ -622,10 +624,10 @@ void fg_phase_run(struct fg_gate *gate)
 	fg_phase_next(gate);
 	if (!gate->phase.nr)
 		return;
-	if (fg_phase_unready(gate))
-		fg_phase_rouse(gate);
 	if (fg_phase_due(gate))
 		return;
+	if (fg_phase_unready(gate))
+		fg_phase_rouse(gate);
 	for (n = 0; n < FG_GRANT_BATCH; n++) {
 		thr = fg_phase_first(gate);
 		if (!thr)

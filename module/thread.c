@@ -87,8 +87,6 @@ static void fg_thread_free(struct rcu_head *rcu)
 
 	put_pid(thr->pid);
 	fg_fork_unpoll(&thr->fork);
-	if (thr->parent)
-		fg_thread_put(thr->parent);
 	fg_slot_put(thr->slot);
 	kfree(thr);
 }
@@ -101,8 +99,12 @@ static void fg_thread_free(struct rcu_head *rcu)
  */
 void fg_thread_put(struct fg_thread *thr)
 {
-	if (refcount_dec_and_test(&thr->ref))
+	struct fg_thread *parent;
+
+	for (; thr && refcount_dec_and_test(&thr->ref); thr = parent) {
+		parent = thr->parent;
 		call_rcu(&thr->rcu, fg_thread_free);
+	}
 }
 
 static struct fg_slot *fg_slot_alloc(struct fg_gate *gate, gfp_t gfp)
@@ -241,6 +243,56 @@ static bool fg_thread_stands(const struct fg_thread *thr)
 }
 
 /**
+ * fg_thread_depths - what a thread's slot says
+ * @thr: the thread; gate->lock is held
+ * @depth: told; zero without a slot
+ */
+void fg_thread_depths(struct fg_thread *thr, u32 *depth)
+{
+	const struct forkgate_slot *shared;
+	struct fg_gate *gate = fg_thread_gate(thr);
+	int d;
+
+	if (!gate->dead && thr->slot->nr != FG_NO_SLOT) {
+		shared = fg_shared_slot(gate, thr->slot->nr);
+		for (d = 0; d < FG_NR_DOMAINS; d++)
+			depth[d] = READ_ONCE(shared->depth[d]);
+	} else {
+		memset(depth, 0, FG_NR_DOMAINS * sizeof(*depth));
+	}
+}
+
+/*
+ * Rule 9: a vfork child may have gone away inside sections of its own: take
+ * their levels out of the slot; gate->lock is held.
+ */
+static void fg_thread_restore(struct fg_clone *clone)
+{
+	struct fg_thread *thr = clone->thr;
+	struct fg_gate *gate = fg_thread_gate(thr);
+	struct fg_blame blame = {};
+	struct forkgate_slot *shared;
+	u32 depth[FG_NR_DOMAINS];
+	int d;
+
+	if (gate->dead || thr->slot->nr == FG_NO_SLOT)
+		return;
+	shared = fg_shared_slot(gate, thr->slot->nr);
+	fg_thread_depths(thr, depth);
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
+		if (depth[d] <= clone->depth[d])
+			continue;
+		blame.domains |= BIT(d);
+		WRITE_ONCE(shared->depth[d], clone->depth[d]);
+	}
+	if (!blame.domains)
+		return;
+	fg_slot_left(gate, thr->slot);
+	fg_count(gate, FG_EVENT_ABANDON);
+	trace_abandon(thr, &blame);
+}
+
+/**
  * fg_thread_resume - a vfork has ended: the parent acts for itself again
  * @clone: the vfork
  *
@@ -269,8 +321,10 @@ void fg_thread_resume(struct fg_clone *clone)
 		slot->survivors++;
 	}
 	if (!killed && slot->owner && fg_thread_linked(thr) &&
-	    fg_thread_stands(thr))
+	    fg_thread_stands(thr)) {
 		slot->actor = thr;
+		fg_thread_restore(clone);
+	}
 	thr->child = NULL;
 out:
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
