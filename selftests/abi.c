@@ -5,19 +5,27 @@
  * every error of every call, with one thing wrong at a time. And that nothing
  * written into the shared memory makes the kernel trust it.
  */
-#include "forkgate_test.h"
+#include "test/harness.h"
+
+#include <sys/stat.h>
 
 #define AT(type, field, offset)						\
 	_Static_assert(offsetof(struct forkgate_##type, field) == (offset),	\
 		       #type "." #field)
 
-_Static_assert(FORKGATE_MAP_SIZE == 4096 + 32768 * 64, "map size");
-_Static_assert(FORKGATE_SLOT_OFFSET(3) == 4096 + 3 * 64, "slot offset");
-_Static_assert(sizeof(struct forkgate_header) == 128, "header");
+_Static_assert(FORKGATE_UNIT_SIZE == 4096, "unit size");
+_Static_assert(FORKGATE_SLOT_SIZE == 64, "slot size");
+_Static_assert(FORKGATE_UNIT_SLOTS == 63, "slots of a unit");
+_Static_assert(FORKGATE_SLOTS == 32256, "slots");
+_Static_assert(FORKGATE_MAP_SIZE == 2 * 1024 * 1024, "map size");
+_Static_assert(FORKGATE_SLOT_OFFSET(0) == 64, "first slot");
+_Static_assert(FORKGATE_SLOT_OFFSET(62) == 4096 - 64, "last slot of the first unit");
+_Static_assert(FORKGATE_SLOT_OFFSET(63) == 4096 + 64, "first slot of the second unit");
+_Static_assert(FORKGATE_SLOT_OFFSET(FORKGATE_SLOTS - 1) == FORKGATE_MAP_SIZE - 64, "last slot");
+_Static_assert(sizeof(struct forkgate_header) == 64, "header");
 AT(header, abi, 0);
-AT(header, slots, 4);
-AT(header, copy, 8);
-AT(header, closed, 64);
+AT(header, copy, 4);
+AT(header, closed, 8);
 _Static_assert(sizeof(struct forkgate_slot) == 64, "slot");
 AT(slot, depth, 0);
 AT(slot, site, 8);
@@ -33,7 +41,8 @@ _Static_assert(sizeof(struct forkgate_enter) == 16, "enter");
 AT(enter, levels, 8);
 _Static_assert(sizeof(struct forkgate_leave) == 8, "leave");
 _Static_assert(sizeof(struct forkgate_prepare) == 24, "prepare");
-AT(prepare, abstime, 8);
+AT(prepare, timeout, 8);
+AT(prepare, attempt, 16);
 AT(prepare, outcome, 20);
 _Static_assert(sizeof(struct forkgate_policy) == 40, "policy");
 AT(policy, on_timeout, 32);
@@ -49,7 +58,7 @@ TEST(device_is_open_to_all)
 {
 	struct stat st;
 
-	ASSERT_EQ(0, stat(FG_DEVICE, &st));
+	ASSERT_EQ(0, stat(DEVICE, &st));
 	EXPECT_TRUE(S_ISCHR(st.st_mode));
 	EXPECT_EQ(0666, st.st_mode & 07777);
 }
@@ -58,8 +67,8 @@ TEST(query_needs_no_mapping)
 {
 	struct forkgate_query query = {};
 
-	ASSERT_EQ(0, fg_open());
-	ASSERT_EQ(0, fg_call(FORKGATE_IOC_QUERY, &query));
+	ASSERT_EQ(0, gate_open());
+	ASSERT_EQ(0, gate_call(FORKGATE_IOC_QUERY, &query));
 	EXPECT_EQ(FORKGATE_ABI, query.abi);
 	EXPECT_EQ(FORKGATE_SLOTS, query.slots);
 	EXPECT_EQ(FORKGATE_SLOT_SIZE, query.slot_size);
@@ -72,8 +81,8 @@ TEST(health_needs_no_mapping)
 {
 	struct forkgate_health health = { .pad = 1 };
 
-	ASSERT_EQ(0, fg_open());
-	ASSERT_EQ(0, fg_call(FORKGATE_IOC_HEALTH, &health));
+	ASSERT_EQ(0, gate_open());
+	ASSERT_EQ(0, gate_call(FORKGATE_IOC_HEALTH, &health));
 	EXPECT_EQ(1, health.armed);
 	EXPECT_EQ(0, health.pad);
 }
@@ -83,7 +92,7 @@ TEST(any_access_mode_will_do_for_calls)
 	struct forkgate_query query = {};
 	int fd;
 
-	fd = open(FG_DEVICE, O_RDONLY | O_CLOEXEC);
+	fd = open(DEVICE, O_RDONLY | O_CLOEXEC);
 	ASSERT_LE(0, fd);
 	EXPECT_EQ(0, ioctl(fd, FORKGATE_IOC_QUERY, &query));
 	EXPECT_EQ(FORKGATE_ABI, query.abi);
@@ -93,16 +102,13 @@ TEST(header_is_as_documented)
 {
 	unsigned int i;
 
-	ASSERT_EQ(0, fg_open());
-	ASSERT_EQ(0, fg_map());
+	ASSERT_EQ(0, gate_open());
+	ASSERT_EQ(0, gate_map());
 	EXPECT_EQ(FORKGATE_ABI, gate.head->abi);
-	EXPECT_EQ(FORKGATE_SLOTS, gate.head->slots);
 	EXPECT_EQ(0, gate.head->copy);
 	EXPECT_EQ(0, gate.head->closed);
 	for (i = 0; i < ARRAY_SIZE(gate.head->reserved); i++)
 		EXPECT_EQ(0, gate.head->reserved[i]);
-	for (i = 0; i < ARRAY_SIZE(gate.head->reserved2); i++)
-		EXPECT_EQ(0, gate.head->reserved2[i]);
 }
 
 /*
@@ -131,7 +137,7 @@ UNMAPPED(STATE, FORKGATE_IOC_STATE);
 
 FIXTURE_SETUP(unmapped)
 {
-	ASSERT_EQ(0, fg_open());
+	ASSERT_EQ(0, gate_open());
 }
 
 FIXTURE_TEARDOWN(unmapped)
@@ -151,12 +157,12 @@ TEST_F(unmapped, enxio)
 	} arg = {};
 
 	if (variant->request == FORKGATE_IOC_ENTER)
-		arg.enter = (struct forkgate_enter){ FG_MEMORY, 0, { 1, 0 } };
+		arg.enter = (struct forkgate_enter){ MEMORY, 0, { 1, 0 } };
 	else if (variant->request == FORKGATE_IOC_LEAVE)
-		arg.leave.domains = FG_MEMORY;
+		arg.leave.domains = MEMORY;
 	else if (variant->request == FORKGATE_IOC_PREPARE)
-		arg.prepare.domains = FG_MEMORY;
-	EXPECT_EQ(-ENXIO, fg_call(variant->request, &arg));
+		arg.prepare.domains = MEMORY;
+	EXPECT_EQ(-ENXIO, gate_call(variant->request, &arg));
 }
 
 /*
@@ -175,7 +181,7 @@ FIXTURE_VARIANT_ADD(call, msync) { .msync = true };
 
 FIXTURE_SETUP(call)
 {
-	ASSERT_LE(0, fg_setup());
+	ASSERT_LE(0, gate_setup());
 	gate.msync = variant->msync;
 	if (gate.msync) {
 		/* Neither the descriptor nor its number is needed. */
@@ -190,19 +196,19 @@ FIXTURE_TEARDOWN(call)
 
 TEST_F(call, unknown_number)
 {
-	EXPECT_EQ(-ENOTTY, fg_call(_IO(FORKGATE_IOC_TYPE, 200), NULL));
+	EXPECT_EQ(-ENOTTY, gate_call(_IO(FORKGATE_IOC_TYPE, 200), NULL));
 }
 
 TEST_F(call, unknown_type)
 {
-	EXPECT_EQ(-ENOTTY, fg_call(_IOR(FORKGATE_IOC_TYPE + 1, 0, struct forkgate_query), NULL));
+	EXPECT_EQ(-ENOTTY, gate_call(_IOR(FORKGATE_IOC_TYPE + 1, 0, struct forkgate_query), NULL));
 }
 
 TEST_F(call, query)
 {
 	struct forkgate_query query = {};
 
-	EXPECT_EQ(0, fg_call(FORKGATE_IOC_QUERY, &query));
+	EXPECT_EQ(0, gate_call(FORKGATE_IOC_QUERY, &query));
 	EXPECT_EQ((uint64_t)FORKGATE_MAP_SIZE, query.map_size);
 }
 
@@ -210,7 +216,7 @@ TEST_F(call, health)
 {
 	struct forkgate_health health = {};
 
-	EXPECT_EQ(0, fg_call(FORKGATE_IOC_HEALTH, &health));
+	EXPECT_EQ(0, gate_call(FORKGATE_IOC_HEALTH, &health));
 	EXPECT_EQ(1, health.armed);
 }
 
@@ -219,8 +225,8 @@ TEST_F(call, health)
 #define EFAULT_TEST(name)						\
 	TEST_F(call, name##_efault)					\
 	{								\
-		EXPECT_EQ(-EFAULT, fg_call(FORKGATE_IOC_##name, BAD_POINTER));	\
-		EXPECT_EQ(0, fg_state().forkers);			\
+		EXPECT_EQ(-EFAULT, gate_call(FORKGATE_IOC_##name, BAD_POINTER));	\
+		EXPECT_EQ(0, gate_state().forkers);			\
 		EXPECT_EQ(0, slot->depth[0] | slot->depth[1]);		\
 	}
 
@@ -249,20 +255,20 @@ TEST_F(call, REGISTER_result_efault)
 	struct forkgate_register reg = {};
 	void *page = read_only(&reg, sizeof(reg));
 
-	ASSERT_EQ(0, fg_call(FORKGATE_IOC_UNREGISTER, NULL));
-	EXPECT_EQ(-EFAULT, fg_call(FORKGATE_IOC_REGISTER, page));
-	EXPECT_EQ(0, fg_state().threads);
+	ASSERT_EQ(0, gate_unregister());
+	EXPECT_EQ(-EFAULT, gate_call(FORKGATE_IOC_REGISTER, page));
+	EXPECT_EQ(0, gate_state().threads);
 }
 
 TEST_F(call, PREPARE_result_efault)
 {
-	struct forkgate_prepare prepare = { .domains = FG_BOTH };
+	struct forkgate_prepare prepare = { .domains = BOTH };
 	void *page = read_only(&prepare, sizeof(prepare));
 
-	EXPECT_EQ(-EFAULT, fg_call(FORKGATE_IOC_PREPARE, page));
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(-EFAULT, gate_call(FORKGATE_IOC_PREPARE, page));
+	EXPECT_EQ(0, gate_state().forkers);
 	EXPECT_EQ(0, gate.head->closed);
-	EXPECT_EQ(-ENOENT, fg_release());
+	EXPECT_EQ(-ENOENT, gate_release());
 }
 
 /* REGISTER */
@@ -271,39 +277,39 @@ TEST_F(call, REGISTER_flags)
 {
 	struct forkgate_register reg = { .flags = 1 };
 
-	EXPECT_EQ(-EINVAL, fg_call(FORKGATE_IOC_REGISTER, &reg));
+	EXPECT_EQ(-EINVAL, gate_call(FORKGATE_IOC_REGISTER, &reg));
 }
 
 /* UNREGISTER */
 
 TEST_F(call, UNREGISTER_unregistered)
 {
-	ASSERT_EQ(0, fg_call(FORKGATE_IOC_UNREGISTER, NULL));
-	EXPECT_EQ(-ESRCH, fg_call(FORKGATE_IOC_UNREGISTER, NULL));
+	ASSERT_EQ(0, gate_unregister());
+	EXPECT_EQ(-ESRCH, gate_unregister());
 }
 
 TEST_F(call, UNREGISTER_inside_memory)
 {
-	ASSERT_EQ(0, fg_enter(FG_MEMORY));
-	EXPECT_EQ(-EBUSY, fg_call(FORKGATE_IOC_UNREGISTER, NULL));
-	ASSERT_EQ(0, fg_leave(FG_MEMORY));
-	EXPECT_EQ(0, fg_call(FORKGATE_IOC_UNREGISTER, NULL));
+	ASSERT_EQ(0, gate_enter(MEMORY));
+	EXPECT_EQ(-EBUSY, gate_unregister());
+	ASSERT_EQ(0, gate_leave(MEMORY));
+	EXPECT_EQ(0, gate_unregister());
 }
 
 TEST_F(call, UNREGISTER_inside_files)
 {
-	ASSERT_EQ(0, fg_enter(FG_FILES));
-	EXPECT_EQ(-EBUSY, fg_call(FORKGATE_IOC_UNREGISTER, NULL));
-	ASSERT_EQ(0, fg_leave(FG_FILES));
-	EXPECT_EQ(0, fg_call(FORKGATE_IOC_UNREGISTER, NULL));
+	ASSERT_EQ(0, gate_enter(FILES));
+	EXPECT_EQ(-EBUSY, gate_unregister());
+	ASSERT_EQ(0, gate_leave(FILES));
+	EXPECT_EQ(0, gate_unregister());
 }
 
 TEST_F(call, UNREGISTER_with_ticket)
 {
-	ASSERT_EQ(0, fg_prepare(FG_BOTH));
-	EXPECT_EQ(-EBUSY, fg_call(FORKGATE_IOC_UNREGISTER, NULL));
-	ASSERT_EQ(0, fg_release());
-	EXPECT_EQ(0, fg_call(FORKGATE_IOC_UNREGISTER, NULL));
+	ASSERT_EQ(0, gate_prepare(BOTH));
+	EXPECT_EQ(-EBUSY, gate_unregister());
+	ASSERT_EQ(0, gate_release());
+	EXPECT_EQ(0, gate_unregister());
 }
 
 /* ENTER */
@@ -317,7 +323,7 @@ static long enter_call(unsigned int domains, unsigned int flags, unsigned int me
 		.levels = { memory, files },
 	};
 
-	return fg_call(FORKGATE_IOC_ENTER, &enter);
+	return gate_call(FORKGATE_IOC_ENTER, &enter);
 }
 
 TEST_F(call, ENTER_no_domain)
@@ -327,34 +333,34 @@ TEST_F(call, ENTER_no_domain)
 
 TEST_F(call, ENTER_unknown_domain)
 {
-	EXPECT_EQ(-EINVAL, enter_call(FG_MEMORY | 4, 0, 1, 0));
+	EXPECT_EQ(-EINVAL, enter_call(MEMORY | 4, 0, 1, 0));
 	EXPECT_EQ(0, slot->depth[0]);
 }
 
 TEST_F(call, ENTER_unknown_flag)
 {
-	EXPECT_EQ(-EINVAL, enter_call(FG_MEMORY, 8, 1, 0));
+	EXPECT_EQ(-EINVAL, enter_call(MEMORY, 8, 1, 0));
 	EXPECT_EQ(0, slot->depth[0]);
 }
 
 TEST_F(call, ENTER_flag_of_another_call)
 {
-	EXPECT_EQ(-EINVAL, enter_call(FG_MEMORY, FORKGATE_ABSTIME, 1, 0));
+	EXPECT_EQ(-EINVAL, enter_call(MEMORY, FORKGATE_TIMED, 1, 0));
 	EXPECT_EQ(0, slot->depth[0]);
 }
 
 TEST_F(call, ENTER_counted_with_levels)
 {
-	ASSERT_EQ(0, fg_enter(FG_MEMORY));
-	EXPECT_EQ(-EINVAL, enter_call(FG_MEMORY, FORKGATE_COUNTED, 1, 0));
+	ASSERT_EQ(0, gate_enter(MEMORY));
+	EXPECT_EQ(-EINVAL, enter_call(MEMORY, FORKGATE_COUNTED, 1, 0));
 	EXPECT_EQ(1, slot->depth[0]);
-	EXPECT_EQ(0, fg_leave(FG_MEMORY));
+	EXPECT_EQ(0, gate_leave(MEMORY));
 }
 
 /* As in a call restarted after the levels of an interrupted entry were taken too. */
 TEST_F(call, ENTER_levels_of_domain_not_named)
 {
-	EXPECT_EQ(0, enter_call(FG_MEMORY, 0, 1, 2));
+	EXPECT_EQ(0, enter_call(MEMORY, 0, 1, 2));
 	EXPECT_EQ(1, slot->depth[0]);
 	EXPECT_EQ(2, slot->depth[1]);
 	slot->depth[0] = 0;
@@ -363,34 +369,34 @@ TEST_F(call, ENTER_levels_of_domain_not_named)
 
 TEST_F(call, ENTER_without_levels)
 {
-	EXPECT_EQ(-EINVAL, enter_call(FG_MEMORY, 0, 0, 0));
+	EXPECT_EQ(-EINVAL, enter_call(MEMORY, 0, 0, 0));
 }
 
 TEST_F(call, ENTER_unregistered)
 {
-	ASSERT_EQ(0, fg_call(FORKGATE_IOC_UNREGISTER, NULL));
-	EXPECT_EQ(-ESRCH, enter_call(FG_MEMORY, 0, 1, 0));
+	ASSERT_EQ(0, gate_unregister());
+	EXPECT_EQ(-ESRCH, enter_call(MEMORY, 0, 1, 0));
 }
 
 TEST_F(call, ENTER_depth_overflow)
 {
 	slot->depth[0] = ~0u;
-	EXPECT_EQ(-EOVERFLOW, enter_call(FG_MEMORY, 0, 1, 0));
+	EXPECT_EQ(-EOVERFLOW, enter_call(MEMORY, 0, 1, 0));
 	EXPECT_EQ(~0u, slot->depth[0]);
 	slot->depth[0] = 0;
 }
 
 TEST_F(call, ENTER_levels_overflow)
 {
-	ASSERT_EQ(0, fg_enter(FG_MEMORY));
-	EXPECT_EQ(-EOVERFLOW, enter_call(FG_MEMORY, 0, ~0u, 0));
+	ASSERT_EQ(0, gate_enter(MEMORY));
+	EXPECT_EQ(-EOVERFLOW, enter_call(MEMORY, 0, ~0u, 0));
 	EXPECT_EQ(1, slot->depth[0]);
-	EXPECT_EQ(0, fg_leave(FG_MEMORY));
+	EXPECT_EQ(0, gate_leave(MEMORY));
 }
 
 TEST_F(call, ENTER_adds_levels)
 {
-	EXPECT_EQ(0, enter_call(FG_BOTH, 0, 3, 2));
+	EXPECT_EQ(0, enter_call(BOTH, 0, 3, 2));
 	EXPECT_EQ(3, slot->depth[0]);
 	EXPECT_EQ(2, slot->depth[1]);
 	slot->depth[0] = 0;
@@ -399,10 +405,10 @@ TEST_F(call, ENTER_adds_levels)
 
 TEST_F(call, ENTER_counted_while_open)
 {
-	fg_count(FG_MEMORY);
-	EXPECT_EQ(0, enter_call(FG_MEMORY, FORKGATE_COUNTED, 0, 0));
+	gate_count(MEMORY);
+	EXPECT_EQ(0, enter_call(MEMORY, FORKGATE_COUNTED, 0, 0));
 	EXPECT_EQ(1, slot->depth[0]);
-	EXPECT_EQ(0, fg_leave(FG_MEMORY));
+	EXPECT_EQ(0, gate_leave(MEMORY));
 }
 
 /* LEAVE */
@@ -411,7 +417,7 @@ static long leave_call(unsigned int domains, unsigned int flags)
 {
 	struct forkgate_leave leave = { .domains = domains, .flags = flags };
 
-	return fg_call(FORKGATE_IOC_LEAVE, &leave);
+	return gate_call(FORKGATE_IOC_LEAVE, &leave);
 }
 
 TEST_F(call, LEAVE_no_domain)
@@ -421,126 +427,126 @@ TEST_F(call, LEAVE_no_domain)
 
 TEST_F(call, LEAVE_unknown_domain)
 {
-	EXPECT_EQ(-EINVAL, leave_call(FG_MEMORY | 4, FORKGATE_COUNTED));
+	EXPECT_EQ(-EINVAL, leave_call(MEMORY | 4, FORKGATE_COUNTED));
 }
 
 TEST_F(call, LEAVE_unknown_flag)
 {
-	EXPECT_EQ(-EINVAL, leave_call(FG_MEMORY, FORKGATE_COUNTED | 8));
+	EXPECT_EQ(-EINVAL, leave_call(MEMORY, FORKGATE_COUNTED | 8));
 }
 
 TEST_F(call, LEAVE_flag_of_another_call)
 {
-	EXPECT_EQ(-EINVAL, leave_call(FG_MEMORY, FORKGATE_COUNTED | FORKGATE_NONBLOCK));
+	EXPECT_EQ(-EINVAL, leave_call(MEMORY, FORKGATE_COUNTED | FORKGATE_NONBLOCK));
 }
 
 TEST_F(call, LEAVE_unregistered)
 {
-	ASSERT_EQ(0, fg_call(FORKGATE_IOC_UNREGISTER, NULL));
-	EXPECT_EQ(-ESRCH, leave_call(FG_MEMORY, FORKGATE_COUNTED));
+	ASSERT_EQ(0, gate_unregister());
+	EXPECT_EQ(-ESRCH, leave_call(MEMORY, FORKGATE_COUNTED));
 }
 
 TEST_F(call, LEAVE_not_entered)
 {
-	EXPECT_EQ(-EPERM, leave_call(FG_MEMORY, 0));
+	EXPECT_EQ(-EPERM, leave_call(MEMORY, 0));
 	EXPECT_EQ(0, slot->depth[0]);
 }
 
 TEST_F(call, LEAVE_one_of_two_not_entered)
 {
-	ASSERT_EQ(0, fg_enter(FG_MEMORY));
-	EXPECT_EQ(-EPERM, leave_call(FG_BOTH, 0));
+	ASSERT_EQ(0, gate_enter(MEMORY));
+	EXPECT_EQ(-EPERM, leave_call(BOTH, 0));
 	EXPECT_EQ(1, slot->depth[0]);
 	EXPECT_EQ(0, slot->depth[1]);
-	EXPECT_EQ(0, fg_leave(FG_MEMORY));
+	EXPECT_EQ(0, gate_leave(MEMORY));
 }
 
 TEST_F(call, LEAVE_takes_one_level_of_each)
 {
-	ASSERT_EQ(0, fg_enter(FG_BOTH));
-	ASSERT_EQ(0, fg_enter(FG_BOTH));
-	EXPECT_EQ(0, leave_call(FG_BOTH, 0));
+	ASSERT_EQ(0, gate_enter(BOTH));
+	ASSERT_EQ(0, gate_enter(BOTH));
+	EXPECT_EQ(0, leave_call(BOTH, 0));
 	EXPECT_EQ(1, slot->depth[0]);
 	EXPECT_EQ(1, slot->depth[1]);
-	EXPECT_EQ(0, leave_call(FG_FILES, 0));
+	EXPECT_EQ(0, leave_call(FILES, 0));
 	EXPECT_EQ(1, slot->depth[0]);
 	EXPECT_EQ(0, slot->depth[1]);
-	EXPECT_EQ(0, fg_leave(FG_MEMORY));
+	EXPECT_EQ(0, gate_leave(MEMORY));
 }
 
 TEST_F(call, LEAVE_counted_changes_nothing)
 {
-	ASSERT_EQ(0, fg_enter(FG_MEMORY));
-	EXPECT_EQ(0, leave_call(FG_MEMORY, FORKGATE_COUNTED));
+	ASSERT_EQ(0, gate_enter(MEMORY));
+	EXPECT_EQ(0, leave_call(MEMORY, FORKGATE_COUNTED));
 	EXPECT_EQ(1, slot->depth[0]);
-	EXPECT_EQ(0, fg_leave(FG_MEMORY));
+	EXPECT_EQ(0, gate_leave(MEMORY));
 }
 
 /* PREPARE */
 
 TEST_F(call, PREPARE_no_domain)
 {
-	EXPECT_EQ(-EINVAL, fg_prepare(0));
-	EXPECT_EQ(-ENOENT, fg_release());
+	EXPECT_EQ(-EINVAL, gate_prepare(0));
+	EXPECT_EQ(-ENOENT, gate_release());
 }
 
 TEST_F(call, PREPARE_unknown_domain)
 {
-	EXPECT_EQ(-EINVAL, fg_prepare(FG_MEMORY | 4));
-	EXPECT_EQ(-ENOENT, fg_release());
+	EXPECT_EQ(-EINVAL, gate_prepare(MEMORY | 4));
+	EXPECT_EQ(-ENOENT, gate_release());
 }
 
 TEST_F(call, PREPARE_unknown_flag)
 {
-	EXPECT_EQ(-EINVAL, fg_prepare_full(FG_MEMORY, 8, 0, 0, NULL));
-	EXPECT_EQ(-ENOENT, fg_release());
+	EXPECT_EQ(-EINVAL, gate_prepare_with(MEMORY, 8, 0, 0, NULL));
+	EXPECT_EQ(-ENOENT, gate_release());
 }
 
 TEST_F(call, PREPARE_flag_of_another_call)
 {
-	EXPECT_EQ(-EINVAL, fg_prepare_full(FG_MEMORY, FORKGATE_COUNTED, 0, 0, NULL));
-	EXPECT_EQ(-ENOENT, fg_release());
+	EXPECT_EQ(-EINVAL, gate_prepare_with(MEMORY, FORKGATE_COUNTED, 0, 0, NULL));
+	EXPECT_EQ(-ENOENT, gate_release());
 }
 
 TEST_F(call, PREPARE_attempt_too_high)
 {
-	EXPECT_EQ(-EINVAL, fg_prepare_full(FG_MEMORY, 0, 0, 33, NULL));
-	EXPECT_EQ(-ENOENT, fg_release());
+	EXPECT_EQ(-EINVAL, gate_prepare_with(MEMORY, 0, 0, 33, NULL));
+	EXPECT_EQ(-ENOENT, gate_release());
 }
 
 TEST_F(call, PREPARE_highest_attempt)
 {
-	EXPECT_EQ(0, fg_prepare_full(FG_MEMORY, 0, 0, 32, NULL));
-	EXPECT_EQ(0, fg_release());
+	EXPECT_EQ(0, gate_prepare_with(MEMORY, 0, 0, 32, NULL));
+	EXPECT_EQ(0, gate_release());
 }
 
-TEST_F(call, PREPARE_abstime_without_flag)
+TEST_F(call, PREPARE_timeout_without_flag)
 {
-	EXPECT_EQ(-EINVAL, fg_prepare_full(FG_MEMORY, 0, 1, 0, NULL));
-	EXPECT_EQ(-ENOENT, fg_release());
+	EXPECT_EQ(-EINVAL, gate_prepare_with(MEMORY, 0, 1, 0, NULL));
+	EXPECT_EQ(-ENOENT, gate_release());
 }
 
 TEST_F(call, PREPARE_twice)
 {
-	ASSERT_EQ(0, fg_prepare(FG_BOTH));
-	EXPECT_EQ(-EALREADY, fg_prepare(FG_BOTH));
-	EXPECT_EQ(-EALREADY, fg_prepare(FG_MEMORY));
-	EXPECT_EQ(1, fg_state().forkers);
-	EXPECT_EQ(0, fg_release());
+	ASSERT_EQ(0, gate_prepare(BOTH));
+	EXPECT_EQ(-EALREADY, gate_prepare(BOTH));
+	EXPECT_EQ(-EALREADY, gate_prepare(MEMORY));
+	EXPECT_EQ(1, gate_state().forkers);
+	EXPECT_EQ(0, gate_release());
 }
 
 /* RELEASE */
 
 TEST_F(call, RELEASE_without_ticket)
 {
-	EXPECT_EQ(-ENOENT, fg_release());
+	EXPECT_EQ(-ENOENT, gate_release());
 }
 
 TEST_F(call, RELEASE_twice)
 {
-	ASSERT_EQ(0, fg_prepare(FG_BOTH));
-	ASSERT_EQ(0, fg_release());
-	EXPECT_EQ(-ENOENT, fg_release());
+	ASSERT_EQ(0, gate_prepare(BOTH));
+	ASSERT_EQ(0, gate_release());
+	EXPECT_EQ(-ENOENT, gate_release());
 }
 
 /* STATE */
@@ -552,20 +558,20 @@ TEST_F(call, STATE_holders_efault)
 		.holders_max = 1,
 	};
 
-	ASSERT_EQ(0, fg_enter(FG_MEMORY));
-	EXPECT_EQ(-EFAULT, fg_call(FORKGATE_IOC_STATE, &state));
-	EXPECT_EQ(0, fg_leave(FG_MEMORY));
+	ASSERT_EQ(0, gate_enter(MEMORY));
+	EXPECT_EQ(-EFAULT, gate_call(FORKGATE_IOC_STATE, &state));
+	EXPECT_EQ(0, gate_leave(MEMORY));
 }
 
 TEST_F(call, STATE_counts_without_an_array)
 {
 	struct forkgate_state state = {};
 
-	ASSERT_EQ(0, fg_enter(FG_MEMORY));
-	EXPECT_EQ(0, fg_call(FORKGATE_IOC_STATE, &state));
+	ASSERT_EQ(0, gate_enter(MEMORY));
+	EXPECT_EQ(0, gate_call(FORKGATE_IOC_STATE, &state));
 	EXPECT_EQ(1, state.holders_count);
 	EXPECT_EQ(1, state.threads);
-	EXPECT_EQ(0, fg_leave(FG_MEMORY));
+	EXPECT_EQ(0, gate_leave(MEMORY));
 }
 
 /*
@@ -614,20 +620,20 @@ FIXTURE_SETUP(size)
 		struct forkgate_policy policy;
 	} arg;
 
-	ASSERT_LE(0, fg_setup());
+	ASSERT_LE(0, gate_setup());
 	self->good = arg.bytes;
 	switch (variant->request) {
 	case FORKGATE_IOC_ENTER:
-		arg.enter = (struct forkgate_enter){ FG_MEMORY, 0, { 1, 0 } };
+		arg.enter = (struct forkgate_enter){ MEMORY, 0, { 1, 0 } };
 		break;
 	case FORKGATE_IOC_LEAVE:
-		arg.leave = (struct forkgate_leave){ FG_MEMORY, FORKGATE_COUNTED };
+		arg.leave = (struct forkgate_leave){ MEMORY, FORKGATE_COUNTED };
 		break;
 	case FORKGATE_IOC_PREPARE:
-		arg.prepare.domains = FG_MEMORY;
+		arg.prepare.domains = MEMORY;
 		break;
 	case FORKGATE_IOC_POLICY_SET:
-		arg.policy = fg_patient;
+		arg.policy = patient_policy;
 		break;
 	}
 }
@@ -638,17 +644,17 @@ FIXTURE_TEARDOWN(size)
 
 TEST_F(size, exact)
 {
-	EXPECT_EQ(0, fg_call(variant->request, self->good));
+	EXPECT_EQ(0, gate_call(variant->request, self->good));
 }
 
 TEST_F(size, longer_with_zeroes)
 {
-	EXPECT_EQ(0, fg_call(resized(variant->request, 8), self->good));
+	EXPECT_EQ(0, gate_call(resized(variant->request, 8), self->good));
 }
 
 TEST_F(size, much_longer_with_zeroes)
 {
-	EXPECT_EQ(0, fg_call(resized(variant->request, 3000), self->good));
+	EXPECT_EQ(0, gate_call(resized(variant->request, 3000), self->good));
 }
 
 TEST_F(size, longer_with_something)
@@ -656,18 +662,18 @@ TEST_F(size, longer_with_something)
 	if (!variant->in)
 		return;	/* nothing is read */
 	self->good[_IOC_SIZE(variant->request) + 7] = 1;
-	EXPECT_EQ(-E2BIG, fg_call(resized(variant->request, 8), self->good));
+	EXPECT_EQ(-E2BIG, gate_call(resized(variant->request, 8), self->good));
 }
 
 TEST_F(size, shorter)
 {
-	EXPECT_EQ(-EINVAL, fg_call(resized(variant->request, -4), self->good));
+	EXPECT_EQ(-EINVAL, gate_call(resized(variant->request, -4), self->good));
 }
 
 TEST_F(size, empty)
 {
-	EXPECT_EQ(-EINVAL, fg_call(resized(variant->request, -_IOC_SIZE(variant->request)),
-				   self->good));
+	EXPECT_EQ(-EINVAL, gate_call(resized(variant->request, -_IOC_SIZE(variant->request)),
+				     self->good));
 }
 
 /* The tail that this module does not know comes back as zeroes or untouched, never as garbage. */
@@ -676,7 +682,7 @@ TEST_F(size, longer_leaks_nothing)
 	const size_t size = _IOC_SIZE(variant->request);
 	unsigned int i;
 
-	ASSERT_EQ(0, fg_call(resized(variant->request, 64), self->good));
+	ASSERT_EQ(0, gate_call(resized(variant->request, 64), self->good));
 	for (i = 0; i < 64; i++)
 		EXPECT_EQ(0, self->good[size + i]);
 }
@@ -685,44 +691,31 @@ TEST_F(size, longer_leaks_nothing)
  * Nothing written into the shared memory is trusted
  */
 
-FIXTURE(scribble) {
-	struct worker a, b;
-};
+FIXTURE_WORKERS(scribble, a, b);
 
-FIXTURE_SETUP(scribble)
-{
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->a));
-	ASSERT_EQ(0, worker_new(&self->b));
-}
-
-FIXTURE_TEARDOWN(scribble)
-{
-}
-
-/* A slot without an owner counts for nobody, whatever it says. */
+/* A slot without an owner does not count, whatever it says. */
 TEST_F(scribble, free_slots_are_ignored)
 {
 	unsigned int n;
 
 	for (n = 0; n < 200; n++) {
-		struct forkgate_slot *free = fg_slot(n);
+		struct forkgate_slot *free = gate_slot(n);
 
 		if (free != slot && free != self->a.slot && free != self->b.slot)
 			memset(free, 0x5a, sizeof(*free));
 	}
-	EXPECT_EQ(0, fg_state().holders_count);
+	EXPECT_EQ(0, gate_state().holders_count);
 	EXPECT_EQ(0, child_exit(raw_fork(0, child_whole)));
 }
 
-/* A thread that takes a slot which somebody wrote to starts outside. */
+/* A thread that takes a slot which others wrote to starts outside. */
 TEST_F(scribble, taken_slot_is_clean)
 {
 	struct worker c;
 	unsigned int n, i;
 
 	for (n = 0; n < 200; n++) {
-		struct forkgate_slot *free = fg_slot(n);
+		struct forkgate_slot *free = gate_slot(n);
 
 		if (free != slot && free != self->a.slot && free != self->b.slot)
 			memset(free, 0x5a, sizeof(*free));
@@ -743,12 +736,11 @@ TEST_F(scribble, taken_slot_is_clean)
 /* The owner of a slot is who registered it, not who its tid says. */
 TEST_F(scribble, tid_is_not_read_back)
 {
-	WRITE_ONCE(self->a.slot->tid, fg_gettid());
+	WRITE_ONCE(self->a.slot->tid, sys_gettid());
 	WRITE_ONCE(slot->tid, 1);
-	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FG_MEMORY)));
-	start(&self->b, job_fork, &fork_both);
-	EXPECT_TRUE(wait_until(fg_waiting(&self->b, 1)));
-	ASSERT_EQ(0, run(&self->a, job_leave, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->a, job_enter, ARG(MEMORY)));
+	EXPECT_TRUE(fork_waits(&self->b, &fork_both, 1));
+	ASSERT_EQ(0, run(&self->a, job_leave, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->b));
 }
 
@@ -756,26 +748,25 @@ TEST_F(scribble, tid_is_not_read_back)
 TEST_F(scribble, closed_is_not_read_back)
 {
 	WRITE_ONCE(gate.head->closed, ~0u);
-	EXPECT_EQ(0, run(&self->a, job_enter, ARG(FG_BOTH)));
-	EXPECT_EQ(0, run(&self->a, job_leave, ARG(FG_BOTH)));
-	EXPECT_EQ(0, fg_state().closed);
+	EXPECT_EQ(0, run(&self->a, job_enter, ARG(BOTH)));
+	EXPECT_EQ(0, run(&self->a, job_leave, ARG(BOTH)));
+	EXPECT_EQ(0, gate_state().closed);
 	EXPECT_EQ(0, child_exit(raw_fork(0, child_whole)));
 }
 
 /* "closed" is wiped during a phase: the fork still ends, and the gate opens. */
 TEST_F(scribble, wiped_closed_only_harms_the_process)
 {
-	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FG_MEMORY)));
-	start(&self->b, job_fork, &fork_both);
-	EXPECT_TRUE(wait_until(fg_waiting(&self->b, 1)));
+	ASSERT_EQ(0, run(&self->a, job_enter, ARG(MEMORY)));
+	EXPECT_TRUE(fork_waits(&self->b, &fork_both, 1));
 	WRITE_ONCE(gate.head->closed, 0);
-	EXPECT_EQ(FG_BOTH, fg_state().closed);
-	ASSERT_EQ(0, run(&self->a, job_uncount, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FG_FILES)));
-	ASSERT_EQ(0, run(&self->a, job_leave, ARG(FG_FILES)));
+	EXPECT_EQ(BOTH, gate_state().closed);
+	ASSERT_EQ(0, run(&self->a, job_uncount, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FILES)));
+	ASSERT_EQ(0, run(&self->a, job_leave, ARG(FILES)));
 	/* "Closed" said not to tell the kernel; so tell it now. */
-	WRITE_ONCE(gate.head->closed, FG_BOTH);
-	ASSERT_EQ(0, run(&self->a, job_wake, ARG(FG_BOTH)));
+	WRITE_ONCE(gate.head->closed, BOTH);
+	ASSERT_EQ(0, run(&self->a, job_wake, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&self->b));
 	EXPECT_EQ(0, gate.head->closed);
 }
@@ -786,7 +777,7 @@ static struct {
 
 static long job_scribble(void *unused)
 {
-	const size_t words = (4096 + 64 * 64) / 4;
+	const size_t words = 2 * FORKGATE_UNIT_SIZE / 4;
 	unsigned int *map = (unsigned int *)gate.head;
 	unsigned int random = 1;
 
@@ -804,10 +795,10 @@ static long job_scribble(void *unused)
 TEST_F(scribble, garbage_everywhere)
 {
 	struct forkgate_policy policy = {
-		.patience = FG_MILLISECOND,
-		.ticket_hold = FG_MILLISECOND,
-		.timeout = 5 * FG_MILLISECOND,
-		.backstop = 5 * FG_MILLISECOND,
+		.patience = NSEC_PER_MSEC,
+		.ticket_hold = NSEC_PER_MSEC,
+		.timeout = 5 * NSEC_PER_MSEC,
+		.backstop = 5 * NSEC_PER_MSEC,
 	};
 	struct forkgate_holder holders[64];
 	struct forkgate_state state;
@@ -815,14 +806,14 @@ TEST_F(scribble, garbage_everywhere)
 	pid_t pid;
 	int i;
 
-	ASSERT_EQ(0, fg_set_policy(&policy));
+	ASSERT_EQ(0, gate_set_policy(&policy));
 	start(&self->a, job_scribble, NULL);
 	for (i = 0; i < 300; i++) {
-		fg_enter_uncounted(i % 3 + 1, FORKGATE_NONBLOCK);
+		gate_enter_by_call(i % 3 + 1, FORKGATE_NONBLOCK);
 		memset(&state, 0, sizeof(state));
 		state.holders = (uintptr_t)holders;
 		state.holders_max = ARRAY_SIZE(holders);
-		EXPECT_EQ(0, fg_call(FORKGATE_IOC_STATE, &state));
+		EXPECT_EQ(0, gate_call(FORKGATE_IOC_STATE, &state));
 		pid = raw_fork(0, child_nothing);
 		if (pid > 0) {
 			EXPECT_EQ(0, child_exit(pid));
@@ -830,18 +821,19 @@ TEST_F(scribble, garbage_everywhere)
 		} else {
 			EXPECT_EQ(-EAGAIN, pid);
 		}
-		fg_leave_uncounted(i % 3 + 1);
-		if (!fg_prepare(FG_BOTH))
-			fg_release();
+		gate_leave_by_call(i % 3 + 1);
+		if (!gate_prepare(BOTH))
+			gate_release();
 	}
 	WRITE_ONCE(scribbler.stop, true);
 	EXPECT_EQ(0, finish(&self->a));
 	/* Mend what was broken: the gate still works. */
-	memset(fg_slot(0), 0, 64 * 64);
+	for (i = 0; i < 2 * FORKGATE_UNIT_SLOTS; i++)
+		memset(gate_slot(i), 0, sizeof(struct forkgate_slot));
 	EXPECT_EQ(0, child_exit(raw_fork(0, child_nothing)));
-	EXPECT_EQ(0, fg_state().forkers);
-	EXPECT_EQ(0, fg_state().closed);
-	EXPECT_EQ(0, fg_state().blocked);
+	EXPECT_EQ(0, gate_state().forkers);
+	EXPECT_EQ(0, gate_state().closed);
+	EXPECT_EQ(0, gate_state().blocked);
 }
 
 TEST_HARNESS_MAIN

@@ -5,23 +5,11 @@
  * every close, grant, yield, expiry, time-out, abandonment and open (and
  * bypass: see bypass.c).
  */
-#include "forkgate_test.h"
+#include "test/harness.h"
 
-FIXTURE(blame) {
-	struct worker a, b, forker;
-};
+#include <sys/stat.h>
 
-FIXTURE_SETUP(blame)
-{
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->a));
-	ASSERT_EQ(0, worker_new(&self->b));
-	ASSERT_EQ(0, worker_new(&self->forker));
-}
-
-FIXTURE_TEARDOWN(blame)
-{
-}
+FIXTURE_WORKERS(blame, a, b, forker);
 
 /* What libforkgate does to name a section */
 static void set_label(struct forkgate_slot *where, const char *label, uint64_t site,
@@ -44,7 +32,7 @@ static struct forkgate_state ask(unsigned int max)
 	};
 
 	memset(holders, 0, sizeof(holders));
-	if (fg_call(FORKGATE_IOC_STATE, &state))
+	if (gate_call(FORKGATE_IOC_STATE, &state))
 		memset(&state, 0xff, sizeof(state));
 	return state;
 }
@@ -60,7 +48,7 @@ static struct forkgate_holder *holder_of(pid_t tid)
 	return NULL;
 }
 
-TEST_F(blame, nobody_is_inside)
+TEST_F(blame, none_is_inside)
 {
 	struct forkgate_state state = ask(8);
 
@@ -76,22 +64,22 @@ TEST_F(blame, holders_are_listed)
 	struct forkgate_state state;
 
 	set_label(self->a.slot, "archive", 0x1000, 0x1000);
-	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->a, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->a, job_enter, ARG(MEMORY)));
 	set_label(self->b.slot, "", 0x2000, 0);
-	ASSERT_EQ(0, run(&self->b, job_enter, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->b, job_enter, ARG(BOTH)));
 	state = ask(8);
 	EXPECT_EQ(2, state.holders_count);
 	holder = holder_of(self->a.tid);
 	ASSERT_NE(NULL, holder);
-	EXPECT_EQ(FG_MEMORY, holder->domains);
+	EXPECT_EQ(MEMORY, holder->domains);
 	EXPECT_EQ(2, holder->depth[0]);
 	EXPECT_EQ(0, holder->depth[1]);
 	EXPECT_EQ(0x1000, holder->site);
 	EXPECT_STREQ("archive", holder->label);
 	holder = holder_of(self->b.tid);
 	ASSERT_NE(NULL, holder);
-	EXPECT_EQ(FG_BOTH, holder->domains);
+	EXPECT_EQ(BOTH, holder->domains);
 	EXPECT_EQ(1, holder->depth[0]);
 	EXPECT_EQ(1, holder->depth[1]);
 	EXPECT_EQ(0x2000, holder->site);
@@ -104,7 +92,7 @@ TEST_F(blame, label_of_another_site_is_not_shown)
 	struct forkgate_holder *holder;
 
 	set_label(self->a.slot, "stale", 0x1000, 0x3000);
-	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->a, job_enter, ARG(MEMORY)));
 	ask(8);
 	holder = holder_of(self->a.tid);
 	ASSERT_NE(NULL, holder);
@@ -117,7 +105,7 @@ TEST_F(blame, longest_label)
 	struct forkgate_holder *holder;
 
 	set_label(self->a.slot, "abcdefghijklmnopqrstuvwxyz", 0x1000, 0x1000);
-	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->a, job_enter, ARG(MEMORY)));
 	ask(8);
 	holder = holder_of(self->a.tid);
 	ASSERT_NE(NULL, holder);
@@ -126,8 +114,8 @@ TEST_F(blame, longest_label)
 
 TEST_F(blame, more_holders_than_room)
 {
-	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->b, job_enter, ARG(FG_FILES)));
+	ASSERT_EQ(0, run(&self->a, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->b, job_enter, ARG(FILES)));
 	EXPECT_EQ(2, ask(1).holders_count);
 	EXPECT_NE(0, holders[0].tid);
 	EXPECT_EQ(0, holders[1].tid);
@@ -139,15 +127,14 @@ TEST_F(blame, waiting_time_grows)
 {
 	uint64_t first;
 
-	ASSERT_EQ(0, run(&self->a, job_hold, ARG(FG_MEMORY)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	first = fg_state().wait_ns;
+	ASSERT_EQ(0, run(&self->a, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	first = gate_state().wait_ns;
 	EXPECT_LT(0, first);
-	EXPECT_TRUE(wait_until(fg_state().wait_ns > first));
-	ASSERT_EQ(0, run(&self->a, job_drop, ARG(FG_MEMORY)));
+	EXPECT_TRUE(wait_until(gate_state().wait_ns > first));
+	ASSERT_EQ(0, run(&self->a, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
-	EXPECT_EQ(0, fg_state().wait_ns);
+	EXPECT_EQ(0, gate_state().wait_ns);
 }
 
 /* A holder that the caller's pid namespace does not know has no number there. */
@@ -157,7 +144,7 @@ static int ask_from_inside(void)
 {
 	struct forkgate_state state = ask(8);
 
-	if (state.holders_count != 1 || holders[0].tid || holders[0].domains != FG_MEMORY)
+	if (state.holders_count != 1 || holders[0].tid || holders[0].domains != MEMORY)
 		ask_result = 2;
 	else
 		ask_result = 1;
@@ -173,7 +160,7 @@ TEST_F(blame, holder_outside_the_namespace)
 {
 	long pid;
 
-	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->a, job_enter, ARG(MEMORY)));
 	ASSERT_EQ(0, run(&self->b, job_unregister, NULL));
 	pid = run(&self->b, job_ask, NULL);
 	if (pid == -EPERM)
@@ -212,13 +199,12 @@ TEST_F(blame, debugfs_shows_all_gates)
 {
 	char tid[32], *line;
 
-	if (access(FG_DEBUGFS "/gates", R_OK))
+	if (access(DEBUGFS "/gates", R_OK))
 		SKIP(return, "not root, or no debugfs");
 	set_label(self->a.slot, "archive", 0x1000, 0x1000);
-	ASSERT_EQ(0, run(&self->a, job_hold, ARG(FG_MEMORY)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	ASSERT_LT(0, fg_read_file(FG_DEBUGFS "/gates", text, sizeof(text)));
+	ASSERT_EQ(0, run(&self->a, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	ASSERT_LT(0, read_file(DEBUGFS "/gates", text, sizeof(text)));
 	snprintf(tid, sizeof(tid), "tgid=%d ", getpid());
 	EXPECT_NE(NULL, line_with("gate ", tid));
 	snprintf(tid, sizeof(tid), "tid=%d ", self->a.tid);
@@ -233,7 +219,7 @@ TEST_F(blame, debugfs_shows_all_gates)
 	EXPECT_NE(NULL, strstr(line, "memory,files"));
 	EXPECT_NE(NULL, strstr(line, "wait_ns="));
 	EXPECT_EQ(NULL, strstr(line, "wait_ns=0"));
-	ASSERT_EQ(0, run(&self->a, job_drop, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->a, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
@@ -241,12 +227,12 @@ TEST_F(blame, debugfs_shows_who_enters)
 {
 	char tid[32], *line;
 
-	if (access(FG_DEBUGFS "/gates", R_OK))
+	if (access(DEBUGFS "/gates", R_OK))
 		SKIP(return, "not root, or no debugfs");
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
-	start(&self->a, job_enter, ARG(FG_FILES));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
-	ASSERT_LT(0, fg_read_file(FG_DEBUGFS "/gates", text, sizeof(text)));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
+	start(&self->a, job_enter, ARG(FILES));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	ASSERT_LT(0, read_file(DEBUGFS "/gates", text, sizeof(text)));
 	snprintf(tid, sizeof(tid), "tid=%d ", self->a.tid);
 	line = line_with(" enter ", tid);
 	ASSERT_NE(NULL, line);
@@ -269,13 +255,13 @@ TEST_F(blame, debugfs_lists_are_cut)
 	int i, lines = 0;
 	char *line;
 
-	if (access(FG_DEBUGFS "/gates", R_OK))
+	if (access(DEBUGFS "/gates", R_OK))
 		SKIP(return, "not root, or no debugfs");
 	for (i = 0; i < ARRAY_SIZE(many); i++) {
 		ASSERT_EQ(0, worker_new(&many[i]));
-		ASSERT_EQ(0, run(&many[i], job_enter, ARG(FG_MEMORY)));
+		ASSERT_EQ(0, run(&many[i], job_enter, ARG(MEMORY)));
 	}
-	ASSERT_LT(0, fg_read_file(FG_DEBUGFS "/gates", text, sizeof(text)));
+	ASSERT_LT(0, read_file(DEBUGFS "/gates", text, sizeof(text)));
 	for (line = text; (line = strstr(line, "\n inside ")); line++)
 		lines++;
 	EXPECT_EQ(64, lines);
@@ -285,12 +271,12 @@ TEST_F(blame, debugfs_lists_are_cut)
 /* A label, or a thread's name, cannot forge a line. */
 TEST_F(blame, debugfs_cannot_be_forged)
 {
-	if (access(FG_DEBUGFS "/gates", R_OK))
+	if (access(DEBUGFS "/gates", R_OK))
 		SKIP(return, "not root, or no debugfs");
 	prctl(PR_SET_NAME, "x\ngate");
 	set_label(self->a.slot, "x\n inside tid=1 y", 0x1000, 0x1000);
-	ASSERT_EQ(0, run(&self->a, job_enter, ARG(FG_MEMORY)));
-	ASSERT_LT(0, fg_read_file(FG_DEBUGFS "/gates", text, sizeof(text)));
+	ASSERT_EQ(0, run(&self->a, job_enter, ARG(MEMORY)));
+	ASSERT_LT(0, read_file(DEBUGFS "/gates", text, sizeof(text)));
 	EXPECT_EQ(NULL, strstr(text, "\n inside tid=1 y"));
 	EXPECT_EQ(NULL, strstr(text, "\ngate closed"));
 	EXPECT_NE(NULL, strstr(text, "comm=x\\012gate closed"));
@@ -312,19 +298,16 @@ FIXTURE_SETUP(trace)
 {
 	if (mkdir(INSTANCE, 0755) && errno != EEXIST)
 		SKIP(return, "no tracefs: %s", strerror(errno));
-	if (fg_write_file(INSTANCE "/events/forkgate/enable", "1")) {
+	if (write_file(INSTANCE "/events/forkgate/enable", "1")) {
 		rmdir(INSTANCE);
 		SKIP(return, "this kernel has no trace events of modules");
 	}
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->holder));
-	ASSERT_EQ(0, worker_new(&self->forker));
-	ASSERT_EQ(0, worker_new(&self->other));
+	ASSERT_EQ(0, setup_workers(&self->holder, 3));
 }
 
 FIXTURE_TEARDOWN(trace)
 {
-	fg_write_file(INSTANCE "/events/forkgate/enable", "0");
+	write_file(INSTANCE "/events/forkgate/enable", "0");
 	rmdir(INSTANCE);
 }
 
@@ -335,7 +318,7 @@ static char *traced(const char *event, const char *field, int value)
 
 	snprintf(name, sizeof(name), " %s: ", event);
 	snprintf(what, sizeof(what), "%s=%d", field, value);
-	wait_until(fg_read_file(INSTANCE "/trace", text, sizeof(text)) > 0 &&
+	wait_until(read_file(INSTANCE "/trace", text, sizeof(text)) > 0 &&
 		   (line = line_with(name, what)));
 	return line;
 }
@@ -344,14 +327,13 @@ TEST_F(trace, close_grant_open)
 {
 	char *line;
 
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
 	line = traced("close", "forker", self->forker.tid);
 	ASSERT_NE(NULL, line);
 	EXPECT_NE(NULL, strstr(line, "domains=memory,files"));
 	EXPECT_NE(NULL, strstr(line, "ticket=0"));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	line = traced("grant", "forker", self->forker.tid);
 	ASSERT_NE(NULL, line);
@@ -364,7 +346,7 @@ TEST_F(trace, ticket)
 {
 	char *line;
 
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_FILES)));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FILES)));
 	line = traced("close", "forker", self->forker.tid);
 	ASSERT_NE(NULL, line);
 	EXPECT_NE(NULL, strstr(line, "ticket=1"));
@@ -378,28 +360,22 @@ TEST_F(trace, ticket)
 
 TEST_F(trace, yield)
 {
-	struct forkgate_policy policy = fg_policy();
-
-	policy.patience = FG_MILLISECOND;
-	ASSERT_EQ(0, fg_set_policy(&policy));
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	EXPECT_EQ(0, run(&self->other, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, change_policy(patience, NSEC_PER_MSEC));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	EXPECT_EQ(0, run(&self->other, job_enter, ARG(MEMORY)));
 	EXPECT_NE(NULL, traced("yield", "patience", 2000000));
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
-	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
 TEST_F(trace, expire)
 {
-	struct forkgate_policy policy = fg_policy();
 	char *line;
 
-	policy.ticket_hold = FG_MILLISECOND;
-	ASSERT_EQ(0, fg_set_policy(&policy));
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, change_policy(ticket_hold, NSEC_PER_MSEC));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(MEMORY)));
 	line = traced("expire", "forker", self->forker.tid);
 	ASSERT_NE(NULL, line);
 	EXPECT_NE(NULL, strstr(line, "domains=memory"));
@@ -408,13 +384,11 @@ TEST_F(trace, expire)
 
 TEST_F(trace, timeout)
 {
-	struct forkgate_policy policy = fg_policy();
 	char *line, tid[32];
 
-	policy.backstop = FG_MILLISECOND;
-	ASSERT_EQ(0, fg_set_policy(&policy));
+	ASSERT_EQ(0, change_policy(backstop, NSEC_PER_MSEC));
 	set_label(self->holder.slot, "archive", 0x1000, 0x1000);
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
 	EXPECT_EQ(-EAGAIN, run(&self->forker, job_fork, &fork_both));
 	line = traced("timeout", "forker", self->forker.tid);
 	ASSERT_NE(NULL, line);
@@ -430,7 +404,7 @@ TEST_F(trace, abandon)
 	char *line;
 
 	set_label(self->holder.slot, "archive", 0x1000, 0x1000);
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_FILES)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FILES)));
 	start(&self->holder, job_exit, NULL);
 	line = traced("abandon", "thread", self->holder.tid);
 	ASSERT_NE(NULL, line);
@@ -442,9 +416,9 @@ TEST_F(trace, blocked_entry)
 {
 	char *line;
 
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
-	start(&self->other, job_enter, ARG(FG_MEMORY));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
+	start(&self->other, job_enter, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	line = traced("enter_wait", "thread", self->other.tid);
 	ASSERT_NE(NULL, line);
 	EXPECT_NE(NULL, strstr(line, "domains=memory"));
@@ -460,7 +434,7 @@ TEST_F(trace, blocked_entry)
 TEST_F(trace, cannot_be_forged)
 {
 	set_label(self->holder.slot, "x\n forged: thread=1", 0x1000, 0x1000);
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_FILES)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FILES)));
 	start(&self->holder, job_exit, NULL);
 	ASSERT_NE(NULL, traced("abandon", "thread", self->holder.tid));
 	EXPECT_EQ(NULL, strstr(text, "\n forged: thread=1"));

@@ -6,23 +6,9 @@
  * abandonment is counted. (The guard "exit hook".)
  * Rule 10: exec discards everything.
  */
-#include "forkgate_test.h"
+#include "test/harness.h"
 
-FIXTURE(death) {
-	struct worker victim, forker, other;
-};
-
-FIXTURE_SETUP(death)
-{
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->victim));
-	ASSERT_EQ(0, worker_new(&self->forker));
-	ASSERT_EQ(0, worker_new(&self->other));
-}
-
-FIXTURE_TEARDOWN(death)
-{
-}
+FIXTURE_WORKERS(death, victim, forker, other);
 
 /*
  * Threads
@@ -30,14 +16,13 @@ FIXTURE_TEARDOWN(death)
 
 TEST_F(death, holder_exits)
 {
-	ASSERT_EQ(0, run(&self->victim, job_enter, ARG(FG_BOTH)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->victim, job_enter, ARG(BOTH)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
 	start(&self->victim, job_exit, NULL);
 	EXPECT_EQ(0, finish_fork(&self->forker));
-	EXPECT_EQ(1, fg_state().abandoned);
-	EXPECT_EQ(3, fg_state().threads);
-	EXPECT_EQ(0, fg_state().holders_count);
+	EXPECT_EQ(1, gate_state().abandoned);
+	EXPECT_EQ(3, gate_state().threads);
+	EXPECT_EQ(0, gate_state().holders_count);
 	EXPECT_EQ(0, READ_ONCE(self->victim.slot->depth[0]));
 }
 
@@ -49,37 +34,35 @@ static long job_pthread_exit(void *unused)
 
 TEST_F(death, holder_ends_through_libc)
 {
-	ASSERT_EQ(0, run(&self->victim, job_enter, ARG(FG_MEMORY)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->victim, job_enter, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
 	start(&self->victim, job_pthread_exit, NULL);
 	EXPECT_EQ(0, finish_fork(&self->forker));
-	EXPECT_EQ(1, fg_state().abandoned);
+	EXPECT_EQ(1, gate_state().abandoned);
 }
 
-/* While nobody waits: the next fork does not count it either. */
+/* Before any fork waits: the next one does not count it either. */
 TEST_F(death, holder_exits_before_the_fork)
 {
 	pid_t tid = self->victim.tid;
 
-	ASSERT_EQ(0, run(&self->victim, job_enter, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->victim, job_enter, ARG(BOTH)));
 	start(&self->victim, job_exit, NULL);
-	ASSERT_TRUE(wait_until(fg_gone(tid)));
-	EXPECT_EQ(0, child_exit(run(&self->forker, job_fork, &fork_both)));
-	EXPECT_EQ(1, fg_state().abandoned);
+	ASSERT_TRUE(wait_until(task_ended(tid)));
+	EXPECT_EQ(0, run_fork(&self->forker, &fork_both));
+	EXPECT_EQ(1, gate_state().abandoned);
 }
 
 /* The last of several holders dies; or any other one. */
 TEST_F(death, one_of_two_holders_exits)
 {
-	ASSERT_EQ(0, run(&self->victim, job_enter, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->other, job_hold, ARG(FG_MEMORY)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->victim, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->other, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
 	start(&self->victim, job_exit, NULL);
-	ASSERT_TRUE(wait_until(fg_state().abandoned == 1));
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	ASSERT_EQ(0, run(&self->other, job_drop, ARG(FG_MEMORY)));
+	ASSERT_TRUE(wait_until(gate_state().abandoned == 1));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->other, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
@@ -87,25 +70,24 @@ TEST_F(death, exit_outside_is_no_abandonment)
 {
 	pid_t tid = self->victim.tid;
 
-	ASSERT_EQ(0, run(&self->victim, job_enter, ARG(FG_BOTH)));
-	ASSERT_EQ(0, run(&self->victim, job_leave, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->victim, job_enter, ARG(BOTH)));
+	ASSERT_EQ(0, run(&self->victim, job_leave, ARG(BOTH)));
 	start(&self->victim, job_exit, NULL);
-	ASSERT_TRUE(wait_until(fg_gone(tid)));
-	EXPECT_TRUE(wait_until(fg_state().threads == 3));
-	EXPECT_EQ(0, fg_state().abandoned);
+	ASSERT_TRUE(wait_until(task_ended(tid)));
+	EXPECT_TRUE(wait_until(gate_state().threads == 3));
+	EXPECT_EQ(0, gate_state().abandoned);
 }
 
 TEST_F(death, ticket_holder_exits)
 {
-	ASSERT_EQ(0, run(&self->victim, job_prepare, ARG(FG_BOTH)));
-	start(&self->other, job_enter, ARG(FG_MEMORY));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
-	start(&self->forker, job_fork, &fork_files);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 2)));
+	ASSERT_EQ(0, run(&self->victim, job_prepare, ARG(BOTH)));
+	start(&self->other, job_enter, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_files, 2));
 	start(&self->victim, job_exit, NULL);
 	EXPECT_EQ(0, finish(&self->other));
 	EXPECT_EQ(0, finish_fork(&self->forker));
-	EXPECT_EQ(1, fg_state().abandoned);
+	EXPECT_EQ(1, gate_state().abandoned);
 	EXPECT_EQ(0, gate.head->closed);
 }
 
@@ -114,9 +96,9 @@ TEST_F(death, slot_of_the_dead_is_clean)
 {
 	struct worker fresh;
 
-	ASSERT_EQ(0, run(&self->victim, job_enter, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->victim, job_enter, ARG(BOTH)));
 	start(&self->victim, job_exit, NULL);
-	ASSERT_TRUE(wait_until(fg_state().abandoned == 1));
+	ASSERT_TRUE(wait_until(gate_state().abandoned == 1));
 	ASSERT_EQ(0, worker_new(&fresh));
 	EXPECT_EQ(self->victim.slot, fresh.slot);
 	EXPECT_EQ(0, fresh.slot->depth[0] | fresh.slot->depth[1]);
@@ -128,27 +110,7 @@ TEST_F(death, slot_of_the_dead_is_clean)
  * the thread-local storage of the worker that made it, which must keep still.
  */
 
-static struct {
-	int ready;
-	int go;		/* futex */
-} guest;
-
-static void guest_ready(void)
-{
-	WRITE_ONCE(guest.ready, 1);
-}
-
-static void guest_wait(void)
-{
-	while (!READ_ONCE(guest.go))
-		fg_futex(&guest.go, FUTEX_WAIT, 0, NULL);
-}
-
-static void guest_go(void)
-{
-	WRITE_ONCE(guest.go, 1);
-	fg_futex(&guest.go, FUTEX_WAKE, 1, NULL);
-}
+static int guest_ready, guest_go;	/* latches */
 
 static long job_guest(void *child)
 {
@@ -157,18 +119,18 @@ static long job_guest(void *child)
 
 static int enter_ready(unsigned int domains)
 {
-	if (fg_register() < 0)
+	if (gate_register() < 0)
 		return 1;
-	if (fg_enter(domains))
+	if (gate_enter(domains))
 		return 2;
-	guest_ready();
-	guest_wait();
+	latch_open(&guest_ready);
+	latch_wait(&guest_go);
 	return 0;
 }
 
 static int guest_exits_inside(void)
 {
-	int ret = enter_ready(FG_BOTH);
+	int ret = enter_ready(BOTH);
 
 	syscall(__NR_exit_group, ret);
 	return 0;
@@ -176,51 +138,51 @@ static int guest_exits_inside(void)
 
 static int guest_execs_inside(void)
 {
-	int ret = enter_ready(FG_BOTH);
+	int ret = enter_ready(BOTH);
 
 	if (!ret)
-		fg_exec_helper("exit", "0");
+		exec_helper("exit", "0");
 	return ret ?: 3;
 }
 
 static int guest_execs_badly_inside(void)
 {
-	int ret = enter_ready(FG_BOTH);
+	int ret = enter_ready(BOTH);
 
 	if (!ret)
 		execl("./there-is-no-such-program", "none", NULL);
 	/* Still here, and still inside. */
-	if (fg_leave(FG_BOTH))
+	if (gate_leave(BOTH))
 		return 4;
 	return ret;
 }
 
 static int guest_execs_with_ticket(void)
 {
-	if (fg_register() < 0)
+	if (gate_register() < 0)
 		return 1;
-	if (fg_prepare(FG_BOTH))
+	if (gate_prepare(BOTH))
 		return 2;
-	guest_ready();
-	guest_wait();
-	fg_exec_helper("exit", "0");
+	latch_open(&guest_ready);
+	latch_wait(&guest_go);
+	exec_helper("exit", "0");
 	return 3;
 }
 
 static int guest_enters(void)
 {
-	if (fg_register() < 0)
+	if (gate_register() < 0)
 		return 1;
-	guest_ready();
-	guest_wait();
-	return fg_enter(FG_MEMORY);
+	latch_open(&guest_ready);
+	latch_wait(&guest_go);
+	return gate_enter(MEMORY);
 }
 
 static int guest_forks(void)
 {
-	if (fg_register() < 0)
+	if (gate_register() < 0)
 		return 1;
-	guest_ready();
+	latch_open(&guest_ready);
 	return child_exit(raw_fork(0, child_nothing));
 }
 
@@ -230,11 +192,8 @@ FIXTURE(sharer) {
 
 FIXTURE_SETUP(sharer)
 {
-	ASSERT_LE(0, fg_setup());
 	ASSERT_EQ(0, worker_spawn(&self->spawner));
-	ASSERT_EQ(0, worker_new(&self->holder));
-	ASSERT_EQ(0, worker_new(&self->forker));
-	ASSERT_EQ(0, worker_new(&self->other));
+	ASSERT_EQ(0, setup_workers(&self->holder, 3));
 }
 
 FIXTURE_TEARDOWN(sharer)
@@ -247,41 +206,38 @@ TEST_F(sharer, exits_inside)
 {
 	pid_t pid = SPAWN(guest_exits_inside);
 
-	ASSERT_TRUE(wait_until(READ_ONCE(guest.ready)));
-	EXPECT_EQ(5, fg_state().threads);
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	guest_go();
+	ASSERT_TRUE(wait_until(READ_ONCE(guest_ready)));
+	EXPECT_EQ(5, gate_state().threads);
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	latch_open(&guest_go);
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(0, child_exit(pid));
-	EXPECT_EQ(1, fg_state().abandoned);
+	EXPECT_EQ(1, gate_state().abandoned);
 }
 
 TEST_F(sharer, is_killed_inside)
 {
 	pid_t pid = SPAWN(guest_exits_inside);
 
-	ASSERT_TRUE(wait_until(READ_ONCE(guest.ready)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_TRUE(wait_until(READ_ONCE(guest_ready)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(CHILD_SIGNAL + SIGKILL, child_exit(pid));
-	EXPECT_EQ(1, fg_state().abandoned);
+	EXPECT_EQ(1, gate_state().abandoned);
 }
 
 TEST_F(sharer, execs_inside)
 {
 	pid_t pid = SPAWN(guest_execs_inside);
 
-	ASSERT_TRUE(wait_until(READ_ONCE(guest.ready)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	guest_go();
+	ASSERT_TRUE(wait_until(READ_ONCE(guest_ready)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	latch_open(&guest_go);
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(0, child_exit(pid));
-	EXPECT_EQ(1, fg_state().abandoned);
-	EXPECT_EQ(4, fg_state().threads);
+	EXPECT_EQ(1, gate_state().abandoned);
+	EXPECT_EQ(4, gate_state().threads);
 }
 
 /* An exec that fails leaves nothing. */
@@ -289,37 +245,36 @@ TEST_F(sharer, execs_badly_inside)
 {
 	pid_t pid = SPAWN(guest_execs_badly_inside);
 
-	ASSERT_TRUE(wait_until(READ_ONCE(guest.ready)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	guest_go();
+	ASSERT_TRUE(wait_until(READ_ONCE(guest_ready)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	latch_open(&guest_go);
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(0, child_exit(pid));
-	EXPECT_EQ(0, fg_state().abandoned);
+	EXPECT_EQ(0, gate_state().abandoned);
 }
 
 TEST_F(sharer, execs_with_a_ticket)
 {
 	pid_t pid = SPAWN(guest_execs_with_ticket);
 
-	ASSERT_TRUE(wait_until(READ_ONCE(guest.ready)));
-	start(&self->other, job_enter, ARG(FG_BOTH));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
-	guest_go();
+	ASSERT_TRUE(wait_until(READ_ONCE(guest_ready)));
+	start(&self->other, job_enter, ARG(BOTH));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	latch_open(&guest_go);
 	EXPECT_EQ(0, finish(&self->other));
 	EXPECT_EQ(0, child_exit(pid));
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate_state().forkers);
 	EXPECT_EQ(0, gate.head->closed);
-	EXPECT_EQ(1, fg_state().abandoned);
+	EXPECT_EQ(1, gate_state().abandoned);
 }
 
 TEST_F(sharer, is_killed_with_a_ticket)
 {
 	pid_t pid = SPAWN(guest_execs_with_ticket);
 
-	ASSERT_TRUE(wait_until(READ_ONCE(guest.ready)));
-	start(&self->other, job_enter, ARG(FG_BOTH));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(READ_ONCE(guest_ready)));
+	start(&self->other, job_enter, ARG(BOTH));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	EXPECT_EQ(0, finish(&self->other));
 	EXPECT_EQ(CHILD_SIGNAL + SIGKILL, child_exit(pid));
@@ -330,35 +285,35 @@ TEST_F(sharer, is_killed_while_it_waits_to_enter)
 {
 	pid_t pid = SPAWN(guest_enters);
 
-	ASSERT_TRUE(wait_until(READ_ONCE(guest.ready)));
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
-	guest_go();
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(READ_ONCE(guest_ready)));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
+	latch_open(&guest_go);
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	EXPECT_EQ(CHILD_SIGNAL + SIGKILL, child_exit(pid));
-	EXPECT_EQ(0, fg_state().blocked);
-	EXPECT_EQ(0, child_exit(run(&self->forker, job_fork, &fork_both)));
-	EXPECT_EQ(0, fg_state().holders_count);
-	EXPECT_EQ(0, fg_state().abandoned);
+	EXPECT_EQ(0, gate_state().blocked);
+	EXPECT_EQ(0, run_fork(&self->forker, &fork_both));
+	EXPECT_EQ(0, gate_state().holders_count);
+	EXPECT_EQ(0, gate_state().abandoned);
 }
 
 TEST_F(sharer, is_killed_while_it_waits_to_fork)
 {
 	pid_t pid;
 
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
 	pid = SPAWN(guest_forks);
-	ASSERT_TRUE(wait_until(fg_state().forkers == 1 && fg_asleep(pid)));
-	start(&self->other, job_enter, ARG(FG_FILES));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(gate_state().forkers == 1 && task_asleep(pid)));
+	start(&self->other, job_enter, ARG(FILES));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	EXPECT_EQ(CHILD_SIGNAL + SIGKILL, child_exit(pid));
 	EXPECT_EQ(0, finish(&self->other));
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate_state().forkers);
 	EXPECT_EQ(0, gate.head->closed);
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_FILES)));
-	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));
-	EXPECT_EQ(0, child_exit(run(&self->forker, job_fork, &fork_both)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FILES)));
+	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, run_fork(&self->forker, &fork_both));
 }
 
 /* Another forker of the same phase goes on waiting. */
@@ -366,26 +321,25 @@ TEST_F(sharer, is_killed_in_a_phase_with_others)
 {
 	pid_t pid;
 
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
 	pid = SPAWN(guest_forks);
-	ASSERT_TRUE(wait_until(fg_state().forkers == 1 && fg_asleep(pid)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 2)));
+	ASSERT_TRUE(wait_until(gate_state().forkers == 1 && task_asleep(pid)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 2));
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	EXPECT_EQ(CHILD_SIGNAL + SIGKILL, child_exit(pid));
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	EXPECT_EQ(FG_BOTH, gate.head->closed);
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	EXPECT_EQ(BOTH, gate.head->closed);
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
-/* The gate outlives the process that mapped it, while somebody still has the memory. */
+/* The gate outlives the process that mapped it while another still has the memory. */
 static int guest_stays(void)
 {
-	if (fg_register() < 0)
+	if (gate_register() < 0)
 		return 1;
-	guest_wait();
-	if (fg_enter(FG_BOTH) || fg_leave(FG_BOTH))
+	latch_wait(&guest_go);
+	if (gate_enter(BOTH) || gate_leave(BOTH))
 		return 2;
 	return child_exit(raw_fork(0, child_nothing));
 }
@@ -400,12 +354,12 @@ TEST(gate_outlives_its_process)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		if (fg_setup() < 0)
+		if (gate_setup() < 0)
 			_exit(1);
 		status = spawn_vm(0, guest_stays);
 		if (write(fds[1], &status, sizeof(status)) != sizeof(status))
 			_exit(2);
-		guest_go();
+		latch_open(&guest_go);
 		_exit(0);
 	}
 	ASSERT_EQ(sizeof(status), read(fds[0], &status, sizeof(status)));
@@ -421,32 +375,30 @@ struct cast {
 	struct worker holder, forker, newcomer, nested, preparer;
 };
 
-/* Everybody is somewhere: inside, waiting to fork, to enter, to enter more, to prepare. */
-static int everybody_waits(struct cast *cast)
+/* One thread in every state: inside, waiting to fork, to enter, to enter more, to prepare. */
+static int all_wait(struct cast *cast)
 {
-	if (fg_setup() < 0 || worker_new(&cast->holder) || worker_new(&cast->forker) ||
-	    worker_new(&cast->newcomer) || worker_new(&cast->nested) ||
-	    worker_new(&cast->preparer))
+	if (setup_workers(&cast->holder, 5))
 		return 1;
-	if (run(&cast->holder, job_enter, ARG(FG_MEMORY)) ||
-	    run(&cast->nested, job_enter, ARG(FG_MEMORY)))
+	if (run(&cast->holder, job_enter, ARG(MEMORY)) ||
+	    run(&cast->nested, job_enter, ARG(MEMORY)))
 		return 2;
-	if (fg_prepare(FG_FILES))
+	if (gate_prepare(FILES))
 		return 3;
 	start(&cast->forker, job_fork, &fork_both);
-	if (!wait_until(fg_waiting(&cast->forker, 2)))
+	if (!wait_until(worker_waits(&cast->forker, 2)))
 		return 4;
-	start(&cast->preparer, job_prepare, ARG(FG_BOTH));
-	if (!wait_until(fg_waiting(&cast->preparer, 3)))
+	start(&cast->preparer, job_prepare, ARG(BOTH));
+	if (!wait_until(worker_waits(&cast->preparer, 3)))
 		return 5;
-	start(&cast->newcomer, job_enter, ARG(FG_FILES));
-	start(&cast->nested, job_enter, ARG(FG_FILES));
-	return wait_until(fg_state().blocked == 2) ? 0 : 6;
+	start(&cast->newcomer, job_enter, ARG(FILES));
+	start(&cast->nested, job_enter, ARG(FILES));
+	return wait_until(gate_state().blocked == 2) ? 0 : 6;
 }
 
 static long job_exec(void *unused)
 {
-	return fg_exec_helper("exit", "7");
+	return exec_helper("exit", "7");
 }
 
 enum how { KILLED, EXIT_GROUP, EXEC_MAIN, EXEC_HOLDER };
@@ -478,7 +430,7 @@ static bool gate_listed(pid_t pid)
 	static char text[65536];
 	char word[32];
 
-	if (fg_read_file(FG_DEBUGFS "/gates", text, sizeof(text)) <= 0)
+	if (read_file(DEBUGFS "/gates", text, sizeof(text)) <= 0)
 		return false;
 	snprintf(word, sizeof(word), "gate tgid=%d ", pid);
 	return strstr(text, word);
@@ -496,7 +448,7 @@ TEST_F(whole, goes_away)
 		ASSERT_LE(0, pid);
 		if (!pid) {
 			struct cast cast;
-			int ret = everybody_waits(&cast);
+			int ret = all_wait(&cast);
 
 			if (ret || write(fds[1], "", 1) != 1)
 				_exit(ret);
@@ -517,10 +469,10 @@ TEST_F(whole, goes_away)
 		}
 		close(fds[1]);
 		ASSERT_EQ(1, read(fds[0], &byte, 1)) {
-			TH_LOG("nobody waits: %d", child_exit(pid));
+			TH_LOG("they do not wait: %d", child_exit(pid));
 		}
 		if (variant->how == KILLED) {
-			EXPECT_TRUE(gate_listed(pid) || access(FG_DEBUGFS, R_OK));
+			EXPECT_TRUE(gate_listed(pid) || access(DEBUGFS, R_OK));
 			ASSERT_EQ(0, kill(pid, SIGKILL));
 		}
 		EXPECT_EQ(variant->status, child_exit(pid));
@@ -544,10 +496,10 @@ TEST(leader_exits_inside)
 	if (!pid) {
 		struct worker forker;
 
-		if (fg_setup() < 0 || worker_new(&forker) || fg_enter(FG_BOTH))
+		if (gate_setup() < 0 || worker_new(&forker) || gate_enter(BOTH))
 			_exit(1);
 		start(&forker, job_fork_then_exit, NULL);
-		if (!wait_until(fg_waiting(&forker, 1)))
+		if (!wait_until(worker_waits(&forker, 1)))
 			_exit(2);
 		syscall(__NR_exit, 3);
 	}

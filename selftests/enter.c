@@ -6,42 +6,22 @@
  * Rule 2: a fork waits for what was entered during its drain.
  *
  * In these tests "ticket" and "copy" are stand-ins for each other: a granted
- * ticket keeps everybody out as a copy does, and lasts as long as the test
+ * ticket keeps all others out as a copy does, and lasts as long as the test
  * likes. schedule.c has the copies.
  */
-#include "forkgate_test.h"
+#include "test/handler.h"
+#include "test/harness.h"
 
-FIXTURE(enter) {
-	struct worker holder, forker, other;
-};
-
-FIXTURE_SETUP(enter)
-{
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->holder));
-	ASSERT_EQ(0, worker_new(&self->forker));
-	ASSERT_EQ(0, worker_new(&self->other));
-}
-
-FIXTURE_TEARDOWN(enter)
-{
-}
-
-/* fork_waits - start a fork and see it wait for the holder */
-static bool fork_waits(struct worker *forker, struct fork_how *how)
-{
-	start(forker, job_fork, how);
-	return wait_until(fg_waiting(forker, 1));
-}
+FIXTURE_WORKERS(enter, holder, forker, other);
 
 static long job_enter_call(void *domains)
 {
-	return fg_enter_uncounted((uintptr_t)domains, 0);
+	return gate_enter_by_call((uintptr_t)domains, 0);
 }
 
 static long job_leave_call(void *domains)
 {
-	return fg_leave_uncounted((uintptr_t)domains);
+	return gate_leave_by_call((uintptr_t)domains);
 }
 
 /*
@@ -50,33 +30,33 @@ static long job_leave_call(void *domains)
 
 TEST_F(enter, both_count_one_level_each)
 {
-	EXPECT_EQ(0, fg_enter(FG_BOTH));
+	EXPECT_EQ(0, gate_enter(BOTH));
 	EXPECT_EQ(1, slot->depth[0]);
 	EXPECT_EQ(1, slot->depth[1]);
-	EXPECT_EQ(0, fg_enter_uncounted(FG_BOTH, 0));
+	EXPECT_EQ(0, gate_enter_by_call(BOTH, 0));
 	EXPECT_EQ(2, slot->depth[0]);
 	EXPECT_EQ(2, slot->depth[1]);
-	EXPECT_EQ(0, fg_leave_uncounted(FG_BOTH));
-	EXPECT_EQ(0, fg_leave(FG_BOTH));
+	EXPECT_EQ(0, gate_leave_by_call(BOTH));
+	EXPECT_EQ(0, gate_leave(BOTH));
 	EXPECT_EQ(0, slot->depth[0] | slot->depth[1]);
 }
 
 TEST_F(enter, try_while_open)
 {
-	EXPECT_EQ(0, fg_enter_flags(FG_BOTH, FORKGATE_NONBLOCK));
+	EXPECT_EQ(0, gate_enter_flags(BOTH, FORKGATE_NONBLOCK));
 	EXPECT_EQ(1, slot->depth[0]);
-	EXPECT_EQ(0, fg_enter_uncounted(FG_BOTH, FORKGATE_NONBLOCK));
+	EXPECT_EQ(0, gate_enter_by_call(BOTH, FORKGATE_NONBLOCK));
 	EXPECT_EQ(2, slot->depth[0]);
-	EXPECT_EQ(0, fg_leave(FG_BOTH));
-	EXPECT_EQ(0, fg_leave(FG_BOTH));
+	EXPECT_EQ(0, gate_leave(BOTH));
+	EXPECT_EQ(0, gate_leave(BOTH));
 }
 
 /* A section made by calls alone counts as one made by stores. */
 TEST_F(enter, calls_count)
 {
-	ASSERT_EQ(0, run(&self->holder, job_enter_call, ARG(FG_MEMORY)));
-	ASSERT_TRUE(fork_waits(&self->forker, &fork_both));
-	EXPECT_EQ(0, run(&self->holder, job_leave_call, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_enter_call, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	EXPECT_EQ(0, run(&self->holder, job_leave_call, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
@@ -86,113 +66,113 @@ TEST_F(enter, calls_count)
 
 TEST_F(enter, newcomer_waits)
 {
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	ASSERT_TRUE(fork_waits(&self->forker, &fork_both));
-	start(&self->other, job_enter, ARG(FG_MEMORY));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	start(&self->other, job_enter, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	/* It is not inside, and its slot does not say so. */
 	EXPECT_EQ(0, READ_ONCE(self->other.slot->depth[0]));
-	EXPECT_EQ(1, fg_state().holders_count);
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_EQ(1, gate_state().holders_count);
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(0, finish(&self->other));
 	EXPECT_EQ(1, self->other.slot->depth[0]);
-	EXPECT_EQ(0, fg_state().blocked);
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, gate_state().blocked);
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(MEMORY)));
 }
 
 /* The same without COUNTED: the kernel adds the levels when it admits. */
 TEST_F(enter, newcomer_by_call_waits)
 {
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	ASSERT_TRUE(fork_waits(&self->forker, &fork_both));
-	start(&self->other, job_enter_call, ARG(FG_BOTH));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	start(&self->other, job_enter_call, ARG(BOTH));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	EXPECT_EQ(0, READ_ONCE(self->other.slot->depth[0]));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(0, finish(&self->other));
 	EXPECT_EQ(1, self->other.slot->depth[0]);
 	EXPECT_EQ(1, self->other.slot->depth[1]);
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(BOTH)));
 }
 
 TEST_F(enter, newcomer_of_both_waits_for_one)
 {
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_FILES)));
-	ASSERT_TRUE(fork_waits(&self->forker, &fork_files));
-	start(&self->other, job_enter, ARG(FG_BOTH));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FILES)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_files, 1));
+	start(&self->other, job_enter, ARG(BOTH));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	EXPECT_EQ(0, READ_ONCE(self->other.slot->depth[0]));
 	EXPECT_EQ(0, READ_ONCE(self->other.slot->depth[1]));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_FILES)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FILES)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(0, finish(&self->other));
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(BOTH)));
 }
 
 TEST_F(enter, newcomer_of_the_other_domain_passes)
 {
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_FILES)));
-	ASSERT_TRUE(fork_waits(&self->forker, &fork_files));
-	EXPECT_EQ(FG_FILES, gate.head->closed);
-	EXPECT_EQ(0, run(&self->other, job_enter, ARG(FG_MEMORY)));
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_FILES)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FILES)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_files, 1));
+	EXPECT_EQ(FILES, gate.head->closed);
+	EXPECT_EQ(0, run(&self->other, job_enter, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FILES)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
 TEST_F(enter, newcomer_does_not_wait_nonblocking)
 {
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	ASSERT_TRUE(fork_waits(&self->forker, &fork_both));
-	EXPECT_EQ(-EBUSY, run(&self->other, job_tryenter, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	EXPECT_EQ(-EBUSY, run(&self->other, job_tryenter, ARG(BOTH)));
 	EXPECT_EQ(0, self->other.slot->depth[0]);
 	EXPECT_EQ(0, self->other.slot->depth[1]);
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
-	EXPECT_EQ(0, run(&self->other, job_tryenter, ARG(FG_BOTH)));
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->other, job_tryenter, ARG(BOTH)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(BOTH)));
 }
 
 static long job_tryenter_call(void *domains)
 {
-	return fg_enter_uncounted((uintptr_t)domains, FORKGATE_NONBLOCK);
+	return gate_enter_by_call((uintptr_t)domains, FORKGATE_NONBLOCK);
 }
 
 TEST_F(enter, newcomer_by_call_does_not_wait_nonblocking)
 {
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	ASSERT_TRUE(fork_waits(&self->forker, &fork_both));
-	EXPECT_EQ(-EBUSY, run(&self->other, job_tryenter_call, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	EXPECT_EQ(-EBUSY, run(&self->other, job_tryenter_call, ARG(MEMORY)));
 	EXPECT_EQ(0, self->other.slot->depth[0]);
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
 /* A level that is given back was left: that must wake the fork that had seen it. */
 TEST_F(enter, level_given_back_wakes_the_fork)
 {
-	ASSERT_EQ(0, run(&self->holder, job_count, ARG(FG_MEMORY)));
-	ASSERT_TRUE(fork_waits(&self->forker, &fork_both));
+	ASSERT_EQ(0, run(&self->holder, job_count, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
 	/* The entry goes on from its store to the test of "closed". */
-	start(&self->holder, job_admit, ARG(FG_MEMORY));
+	start(&self->holder, job_admit, ARG(MEMORY));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(0, finish(&self->holder));
 	EXPECT_EQ(1, self->holder.slot->depth[0]);
-	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(MEMORY)));
 }
 
 static long job_try_admit(void *domains)
 {
-	return fg_admit((uintptr_t)domains, FORKGATE_NONBLOCK);
+	return gate_admit((uintptr_t)domains, FORKGATE_NONBLOCK);
 }
 
 TEST_F(enter, refused_try_wakes_the_fork)
 {
-	ASSERT_EQ(0, run(&self->holder, job_count, ARG(FG_MEMORY)));
-	ASSERT_TRUE(fork_waits(&self->forker, &fork_both));
-	EXPECT_EQ(-EBUSY, run(&self->holder, job_try_admit, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_count, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	EXPECT_EQ(-EBUSY, run(&self->holder, job_try_admit, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(0, self->holder.slot->depth[0]);
 }
@@ -200,16 +180,13 @@ TEST_F(enter, refused_try_wakes_the_fork)
 /* patience 0: newcomers are never kept out by a drain, and the fork sees them. */
 TEST_F(enter, newcomer_passes_without_patience)
 {
-	struct forkgate_policy policy = fg_patient;
-
-	policy.patience = 0;
-	ASSERT_EQ(0, fg_set_policy(&policy));
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	ASSERT_TRUE(fork_waits(&self->forker, &fork_both));
-	ASSERT_EQ(0, run(&self->other, job_hold, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	ASSERT_EQ(0, run(&self->other, job_drop, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, change_policy(patience, 0));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	ASSERT_EQ(0, run(&self->other, job_hold, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->other, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
@@ -217,9 +194,7 @@ TEST_F(enter, newcomer_passes_without_patience)
  * Nested entries during a drain
  */
 
-FIXTURE(nested) {
-	struct worker holder, forker, other;
-};
+FIXTURE_WORKERS(nested, holder, other, forker);
 
 FIXTURE_VARIANT(nested) {
 	unsigned int outer, inner;
@@ -235,30 +210,18 @@ FIXTURE_VARIANT(nested) {
 		.needs = need,						\
 	}
 
-NESTED(memory_memory, FG_MEMORY, FG_MEMORY, fork_both, FG_BOTH);
-NESTED(memory_files, FG_MEMORY, FG_FILES, fork_both, FG_BOTH);
-NESTED(files_memory, FG_FILES, FG_MEMORY, fork_both, FG_BOTH);
-NESTED(files_files, FG_FILES, FG_FILES, fork_both, FG_BOTH);
-NESTED(memory_both, FG_MEMORY, FG_BOTH, fork_both, FG_BOTH);
-NESTED(both_files, FG_BOTH, FG_FILES, fork_both, FG_BOTH);
-NESTED(memory_memory_fork_memory, FG_MEMORY, FG_MEMORY, fork_memory, FG_MEMORY);
-NESTED(memory_files_fork_memory, FG_MEMORY, FG_FILES, fork_memory, FG_MEMORY);
-NESTED(files_memory_fork_memory, FG_FILES, FG_MEMORY, fork_memory, FG_MEMORY);
-NESTED(memory_files_fork_files, FG_MEMORY, FG_FILES, fork_files, FG_FILES);
-NESTED(files_memory_fork_files, FG_FILES, FG_MEMORY, fork_files, FG_FILES);
-NESTED(files_files_fork_files, FG_FILES, FG_FILES, fork_files, FG_FILES);
-
-FIXTURE_SETUP(nested)
-{
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->holder));
-	ASSERT_EQ(0, worker_new(&self->other));
-	ASSERT_EQ(0, worker_new(&self->forker));
-}
-
-FIXTURE_TEARDOWN(nested)
-{
-}
+NESTED(memory_memory, MEMORY, MEMORY, fork_both, BOTH);
+NESTED(memory_files, MEMORY, FILES, fork_both, BOTH);
+NESTED(files_memory, FILES, MEMORY, fork_both, BOTH);
+NESTED(files_files, FILES, FILES, fork_both, BOTH);
+NESTED(memory_both, MEMORY, BOTH, fork_both, BOTH);
+NESTED(both_files, BOTH, FILES, fork_both, BOTH);
+NESTED(memory_memory_fork_memory, MEMORY, MEMORY, fork_memory, MEMORY);
+NESTED(memory_files_fork_memory, MEMORY, FILES, fork_memory, MEMORY);
+NESTED(files_memory_fork_memory, FILES, MEMORY, fork_memory, MEMORY);
+NESTED(memory_files_fork_files, MEMORY, FILES, fork_files, FILES);
+NESTED(files_memory_fork_files, FILES, MEMORY, fork_files, FILES);
+NESTED(files_files_fork_files, FILES, FILES, fork_files, FILES);
 
 /*
  * A thread enters more during the drain, after the scan may have passed its
@@ -274,18 +237,17 @@ static void nested_entry(struct __test_metadata *_metadata, struct worker *holde
 	unsigned int second = inner_first ? outer : inner;
 	bool over;
 
-	/* Somebody keeps the fork waiting, in the domains that it needs. */
+	/* Another thread keeps the fork waiting, in the domains that it needs. */
 	ASSERT_EQ(0, run(other, job_enter, ARG(needs)));
 	ASSERT_EQ(0, run(holder, job_enter, ARG(outer)));
-	start(forker, job_fork, how);
-	ASSERT_TRUE(wait_until(fg_waiting(forker, 1)));
+	ASSERT_TRUE(fork_waits(forker, how, 1));
 	ASSERT_EQ(0, run(holder, job_hold, ARG(inner)));
-	EXPECT_EQ(0, fg_state().blocked);
+	EXPECT_EQ(0, gate_state().blocked);
 	ASSERT_EQ(0, run(other, job_leave, ARG(needs)));
-	EXPECT_TRUE(wait_until(fg_waiting(forker, 1)));
+	EXPECT_TRUE(wait_until(worker_waits(forker, 1)));
 	ASSERT_EQ(0, run(holder, inner_first ? job_drop : job_leave, ARG(first)));
 	over = !(second & needs);
-	EXPECT_EQ(over ? 0 : 1, over ? finish_fork(forker) : wait_until(fg_waiting(forker, 1)));
+	EXPECT_EQ(over ? 0 : 1, over ? finish_fork(forker) : wait_until(worker_waits(forker, 1)));
 	ASSERT_EQ(0, run(holder, inner_first ? job_leave : job_drop, ARG(second)));
 	EXPECT_EQ(0, over ? 0 : finish_fork(forker));
 	EXPECT_EQ(0, holder->slot->depth[0] | holder->slot->depth[1]);
@@ -313,111 +275,106 @@ TEST_F(nested, in_and_out_again)
 
 	ASSERT_EQ(0, run(&self->other, job_hold, ARG(variant->needs)));
 	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(variant->outer)));
-	start(&self->forker, job_fork, variant->how);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_TRUE(fork_waits(&self->forker, variant->how, 1));
 	for (i = 0; i < 50; i++) {
 		ASSERT_EQ(0, run(&self->holder, job_enter, ARG(variant->inner)));
 		ASSERT_EQ(0, run(&self->holder, job_leave, ARG(variant->inner)));
 	}
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
 	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(variant->outer)));
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
 	ASSERT_EQ(0, run(&self->other, job_drop, ARG(variant->needs)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
 /*
- * Granted: everybody waits, but for the other domain and for the holder of the ticket
+ * Granted: all wait, except for the other domain and the holder of the ticket
  */
 
 TEST_F(enter, ticket_keeps_newcomers_out)
 {
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
-	start(&self->other, job_enter, ARG(FG_FILES));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
+	start(&self->other, job_enter, ARG(FILES));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	ASSERT_EQ(0, run(&self->forker, job_release, NULL));
 	EXPECT_EQ(0, finish(&self->other));
 	EXPECT_EQ(1, self->other.slot->depth[1]);
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_FILES)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FILES)));
 }
 
 TEST_F(enter, ticket_keeps_nested_entries_of_its_domain_out)
 {
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_FILES)));
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_MEMORY)));
-	start(&self->holder, job_enter, ARG(FG_MEMORY));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FILES)));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(MEMORY)));
+	start(&self->holder, job_enter, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	EXPECT_EQ(0, READ_ONCE(self->holder.slot->depth[0]));
 	EXPECT_EQ(1, READ_ONCE(self->holder.slot->depth[1]));
 	ASSERT_EQ(0, run(&self->forker, job_release, NULL));
 	EXPECT_EQ(0, finish(&self->holder));
 	EXPECT_EQ(1, self->holder.slot->depth[0]);
-	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(BOTH)));
 }
 
 TEST_F(enter, ticket_leaves_the_other_domain_alone)
 {
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_FILES)));
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_MEMORY)));
-	EXPECT_EQ(0, run(&self->holder, job_enter, ARG(FG_FILES)));
-	EXPECT_EQ(0, run(&self->other, job_enter, ARG(FG_FILES)));
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_FILES)));
-	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FG_FILES)));
-	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FG_FILES)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FILES)));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->holder, job_enter, ARG(FILES)));
+	EXPECT_EQ(0, run(&self->other, job_enter, ARG(FILES)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FILES)));
+	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FILES)));
+	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FILES)));
 	EXPECT_EQ(0, run(&self->forker, job_release, NULL));
 }
 
 TEST_F(enter, ticket_refuses_tries)
 {
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_FILES)));
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_MEMORY)));
-	EXPECT_EQ(-EBUSY, run(&self->other, job_tryenter, ARG(FG_MEMORY)));
-	EXPECT_EQ(-EBUSY, run(&self->holder, job_tryenter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FILES)));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(MEMORY)));
+	EXPECT_EQ(-EBUSY, run(&self->other, job_tryenter, ARG(MEMORY)));
+	EXPECT_EQ(-EBUSY, run(&self->holder, job_tryenter, ARG(MEMORY)));
 	EXPECT_EQ(0, self->holder.slot->depth[0]);
 	EXPECT_EQ(1, self->holder.slot->depth[1]);
 	EXPECT_EQ(0, run(&self->forker, job_release, NULL));
-	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FG_FILES)));
+	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FILES)));
 }
 
 TEST_F(enter, holder_of_a_ticket_passes)
 {
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
-	EXPECT_EQ(0, run(&self->forker, job_enter, ARG(FG_BOTH)));
-	EXPECT_EQ(0, run(&self->forker, job_tryenter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
+	EXPECT_EQ(0, run(&self->forker, job_enter, ARG(BOTH)));
+	EXPECT_EQ(0, run(&self->forker, job_tryenter, ARG(MEMORY)));
 	EXPECT_EQ(2, self->forker.slot->depth[0]);
-	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(FG_MEMORY)));
-	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(BOTH)));
 	EXPECT_EQ(0, run(&self->forker, job_release, NULL));
 }
 
-/* Also as a newcomer, and past the drain of another forker: nobody else is granted meanwhile. */
+/* Also as a newcomer, and past the drain of another forker: no other is granted meanwhile. */
 TEST_F(enter, holder_of_a_ticket_passes_the_drain_of_another)
 {
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->other, job_enter, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_FILES)));
-	start(&self->other, job_fork, &fork_memory);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->other, 2)));
-	EXPECT_EQ(0, run(&self->forker, job_enter, ARG(FG_MEMORY)));
-	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->other, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FILES)));
+	ASSERT_TRUE(fork_waits(&self->other, &fork_memory, 2));
+	EXPECT_EQ(0, run(&self->forker, job_enter, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(MEMORY)));
 	EXPECT_EQ(0, run(&self->forker, job_release, NULL));
-	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->other));
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(MEMORY)));
 }
 
 TEST_F(enter, patience_0_does_not_open_a_ticket)
 {
-	struct forkgate_policy policy = fg_patient;
-
-	policy.patience = 0;
-	ASSERT_EQ(0, fg_set_policy(&policy));
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
-	start(&self->other, job_enter, ARG(FG_MEMORY));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_EQ(0, change_policy(patience, 0));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
+	start(&self->other, job_enter, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	EXPECT_EQ(0, run(&self->forker, job_release, NULL));
 	EXPECT_EQ(0, finish(&self->other));
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(MEMORY)));
 }
 
 /* Many at once, more than one batch of released newcomers. */
@@ -428,19 +385,18 @@ TEST_F(enter, crowd_is_let_in)
 
 	for (i = 0; i < ARRAY_SIZE(crowd); i++)
 		ASSERT_EQ(0, worker_new(&crowd[i]));
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
 	for (i = 0; i < ARRAY_SIZE(crowd); i++)
 		start(&crowd[i], job_enter, ARG(i % 3 + 1));
-	ASSERT_TRUE(wait_until(fg_state().blocked == ARRAY_SIZE(crowd)));
+	ASSERT_TRUE(wait_until(gate_state().blocked == ARRAY_SIZE(crowd)));
 	ASSERT_EQ(0, run(&self->forker, job_release, NULL));
 	for (i = 0; i < ARRAY_SIZE(crowd); i++) {
 		EXPECT_EQ(0, finish(&crowd[i]));
-		EXPECT_EQ(!!(FG_MEMORY & (i % 3 + 1)), crowd[i].slot->depth[0]);
-		EXPECT_EQ(!!(FG_FILES & (i % 3 + 1)), crowd[i].slot->depth[1]);
+		EXPECT_EQ(!!(MEMORY & (i % 3 + 1)), crowd[i].slot->depth[0]);
+		EXPECT_EQ(!!(FILES & (i % 3 + 1)), crowd[i].slot->depth[1]);
 	}
-	EXPECT_EQ(ARRAY_SIZE(crowd), fg_state().holders_count);
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	EXPECT_EQ(ARRAY_SIZE(crowd), gate_state().holders_count);
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
 	for (i = 0; i < ARRAY_SIZE(crowd); i++)
 		EXPECT_EQ(0, run(&crowd[i], job_leave, ARG(i % 3 + 1)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
@@ -463,9 +419,9 @@ static void handler_enter(int signo)
 	handled.depth[0] = slot->depth[0];
 	handled.depth[1] = slot->depth[1];
 	WRITE_ONCE(handled.begun, true);
-	handled.result = fg_enter(FG_MEMORY);
+	handled.result = gate_enter(MEMORY);
 	if (!handled.result)
-		handled.result = fg_leave(FG_MEMORY);
+		handled.result = gate_leave(MEMORY);
 	__atomic_add_fetch(&handled.runs, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -476,34 +432,23 @@ static void handler_look(int signo)
 	__atomic_add_fetch(&handled.runs, 1, __ATOMIC_SEQ_CST);
 }
 
-static void handle(void (*handler)(int), int flags)
+/* expect_handler - let it begin with nothing noted */
+static void expect_handler(void (*function)(int signo), int flags)
 {
-	struct sigaction action = { .sa_handler = handler, .sa_flags = flags };
-
 	memset(&handled, 0, sizeof(handled));
-	sigaction(SIGUSR1, &action, NULL);
-}
-
-/* An entry with a signal between the store (E1) and the test of "closed" (E3) */
-static long job_enter_interrupted(void *arg)
-{
-	unsigned int domains = (uintptr_t)arg;
-
-	fg_count(domains);
-	raise(SIGUSR1);
-	return fg_admit(domains, 0);
+	handle(function, flags);
 }
 
 /* The gate is open: nothing to it. */
 TEST_F(enter, handler_between_store_and_test_while_open)
 {
-	handle(handler_enter, 0);
-	EXPECT_EQ(0, run(&self->other, job_enter_interrupted, ARG(FG_MEMORY)));
+	expect_handler(handler_enter, 0);
+	EXPECT_EQ(0, run(&self->other, job_enter_interrupted, ARG(MEMORY)));
 	EXPECT_EQ(1, handled.runs);
 	EXPECT_EQ(1, handled.depth[0]);
 	EXPECT_EQ(0, handled.result);
 	EXPECT_EQ(1, self->other.slot->depth[0]);
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(MEMORY)));
 }
 
 /*
@@ -514,21 +459,21 @@ TEST_F(enter, handler_between_store_and_test_during_a_drain)
 {
 	bool blocked;
 
-	handle(handler_enter, 0);
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	ASSERT_TRUE(fork_waits(&self->forker, &fork_both));
-	start(&self->other, job_enter_interrupted, ARG(FG_MEMORY));
+	expect_handler(handler_enter, 0);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	start(&self->other, job_enter_interrupted, ARG(MEMORY));
 	/* Either it waits, or it was taken for one that is inside already and the fork sees it. */
-	ASSERT_TRUE(wait_until((blocked = fg_state().blocked == 1) || !busy(&self->other)));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	ASSERT_TRUE(wait_until((blocked = gate_state().blocked == 1) || !busy(&self->other)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	if (blocked) {
 		EXPECT_EQ(0, finish_fork(&self->forker));
 		EXPECT_EQ(0, finish(&self->other));
-		EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
+		EXPECT_EQ(0, run(&self->other, job_leave, ARG(MEMORY)));
 	} else {
-		EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+		EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
 		EXPECT_EQ(0, finish(&self->other));
-		EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
+		EXPECT_EQ(0, run(&self->other, job_leave, ARG(MEMORY)));
 		EXPECT_EQ(0, finish_fork(&self->forker));
 	}
 	EXPECT_EQ(1, handled.runs);
@@ -546,51 +491,49 @@ TEST_F(enter, nested_entries_test_closed)
 	struct worker *early = &self->holder, *late = &self->other;
 	unsigned int i;
 
-	/* Whoever has the lower slot is passed by the scan while the other one is inside. */
+	/* The scan passes the lower slot while the thread of the higher one is inside. */
 	if (early->slot > late->slot) {
 		early = &self->other;
 		late = &self->holder;
 	}
 	for (i = 1; i < 3; i++) {
-		handle(handler_enter, 0);
-		ASSERT_EQ(0, run(late, job_hold, ARG(FG_MEMORY)));
-		ASSERT_TRUE(fork_waits(&self->forker, i == 1 ? &fork_both : &fork_memory));
-		start(early, job_enter_interrupted, ARG(FG_MEMORY));
-		ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+		expect_handler(handler_enter, 0);
+		ASSERT_EQ(0, run(late, job_hold, ARG(MEMORY)));
+		ASSERT_TRUE(fork_waits(&self->forker, i == 1 ? &fork_both : &fork_memory, 1));
+		start(early, job_enter_interrupted, ARG(MEMORY));
+		ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 		EXPECT_EQ(0, READ_ONCE(handled.runs));
 		EXPECT_EQ(0, READ_ONCE(early->slot->depth[0]));
-		ASSERT_EQ(0, run(late, job_drop, ARG(FG_MEMORY)));
+		ASSERT_EQ(0, run(late, job_drop, ARG(MEMORY)));
 		EXPECT_EQ(0, finish_fork(&self->forker));
 		EXPECT_EQ(0, finish(early));
 		EXPECT_EQ(1, handled.runs);
 		EXPECT_EQ(0, handled.result);
 		EXPECT_EQ(1, early->slot->depth[0]);
-		EXPECT_EQ(0, run(early, job_leave, ARG(FG_MEMORY)));
+		EXPECT_EQ(0, run(early, job_leave, ARG(MEMORY)));
 	}
 }
 
 /*
- * The same while everything is kept out: the outermost entry was stored in
- * time to be seen by nobody.
+ * The same while everything is kept out: the outermost entry was stored too
+ * late for any scan to see it.
  */
 TEST_F(enter, nested_entries_test_closed_during_a_ticket)
 {
-	handle(handler_enter, 0);
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
-	start(&self->other, job_enter_interrupted, ARG(FG_MEMORY));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	expect_handler(handler_enter, 0);
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
+	start(&self->other, job_enter_interrupted, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	EXPECT_EQ(0, READ_ONCE(handled.runs));
 	ASSERT_EQ(0, run(&self->forker, job_release, NULL));
 	EXPECT_EQ(0, finish(&self->other));
 	EXPECT_EQ(1, handled.runs);
 	EXPECT_EQ(0, handled.result);
 	EXPECT_EQ(1, self->other.slot->depth[0]);
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(MEMORY)));
 }
 
-FIXTURE(signal) {
-	struct worker forker, other;
-};
+FIXTURE_WORKERS(signal, forker, other);
 
 FIXTURE_VARIANT(signal) {
 	int flags;
@@ -602,47 +545,36 @@ FIXTURE_VARIANT_ADD(signal, no_restart) { .flags = 0 };
 FIXTURE_VARIANT_ADD(signal, restart_by_call) { .flags = SA_RESTART, .call = true };
 FIXTURE_VARIANT_ADD(signal, no_restart_by_call) { .flags = 0, .call = true };
 
-FIXTURE_SETUP(signal)
-{
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->forker));
-	ASSERT_EQ(0, worker_new(&self->other));
-}
-
-FIXTURE_TEARDOWN(signal)
-{
-}
-
 /* A signal while the entry waits: the handler runs outside, then the entry goes on waiting. */
 TEST_F(signal, during_a_blocked_entry)
 {
-	handle(handler_look, variant->flags);
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
-	start(&self->other, variant->call ? job_enter_call : job_enter, ARG(FG_BOTH));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1 && fg_asleep(self->other.tid)));
-	ASSERT_EQ(0, syscall(__NR_tgkill, getpid(), self->other.tid, SIGUSR1));
+	expect_handler(handler_look, variant->flags);
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
+	start(&self->other, variant->call ? job_enter_call : job_enter, ARG(BOTH));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1 && task_asleep(self->other.tid)));
+	ASSERT_EQ(0, interrupt(&self->other));
 	ASSERT_TRUE(wait_until(READ_ONCE(handled.runs) == 1));
 	EXPECT_EQ(0, handled.depth[0] | handled.depth[1]);
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	EXPECT_TRUE(busy(&self->other));
 	ASSERT_EQ(0, run(&self->forker, job_release, NULL));
 	EXPECT_EQ(0, finish(&self->other));
 	EXPECT_EQ(1, self->other.slot->depth[0]);
 	EXPECT_EQ(1, self->other.slot->depth[1]);
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(BOTH)));
 }
 
 /* Inside the other domain, and the handler enters too. */
 TEST_F(signal, during_a_blocked_nested_entry)
 {
-	handle(handler_enter, variant->flags);
-	ASSERT_EQ(0, run(&self->other, job_enter, ARG(FG_FILES)));
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_MEMORY)));
-	start(&self->other, variant->call ? job_enter_call : job_enter, ARG(FG_MEMORY));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1 && fg_asleep(self->other.tid)));
-	ASSERT_EQ(0, syscall(__NR_tgkill, getpid(), self->other.tid, SIGUSR1));
+	expect_handler(handler_enter, variant->flags);
+	ASSERT_EQ(0, run(&self->other, job_enter, ARG(FILES)));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(MEMORY)));
+	start(&self->other, variant->call ? job_enter_call : job_enter, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1 && task_asleep(self->other.tid)));
+	ASSERT_EQ(0, interrupt(&self->other));
 	/* Now the handler's own entry waits. */
-	ASSERT_TRUE(wait_until(READ_ONCE(handled.begun) && fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(READ_ONCE(handled.begun) && gate_state().blocked == 1));
 	EXPECT_EQ(0, READ_ONCE(handled.runs));
 	ASSERT_EQ(0, run(&self->forker, job_release, NULL));
 	EXPECT_EQ(0, finish(&self->other));
@@ -652,7 +584,7 @@ TEST_F(signal, during_a_blocked_nested_entry)
 	EXPECT_EQ(0, handled.result);
 	EXPECT_EQ(1, self->other.slot->depth[0]);
 	EXPECT_EQ(1, self->other.slot->depth[1]);
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(BOTH)));
 }
 
 /* Many signals into blocked entries that are released meanwhile: no level is lost or doubled. */
@@ -660,24 +592,24 @@ TEST_F(signal, storm_into_blocked_entries)
 {
 	int i, before;
 
-	handle(handler_look, variant->flags);
+	expect_handler(handler_look, variant->flags);
 	for (i = 0; i < 50; i++) {
-		ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
-		start(&self->other, variant->call ? job_enter_call : job_enter, ARG(FG_BOTH));
-		ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+		ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
+		start(&self->other, variant->call ? job_enter_call : job_enter, ARG(BOTH));
+		ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 		before = READ_ONCE(handled.runs);
-		syscall(__NR_tgkill, getpid(), self->other.tid, SIGUSR1);
+		interrupt(&self->other);
 		start(&self->forker, job_release, NULL);
-		syscall(__NR_tgkill, getpid(), self->other.tid, SIGUSR1);
+		interrupt(&self->other);
 		ASSERT_EQ(0, finish(&self->forker));
 		ASSERT_EQ(0, finish(&self->other));
 		EXPECT_LT(before, handled.runs);
 		EXPECT_EQ(1, self->other.slot->depth[0]);
 		EXPECT_EQ(1, self->other.slot->depth[1]);
-		EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_BOTH)));
+		EXPECT_EQ(0, run(&self->other, job_leave, ARG(BOTH)));
 	}
-	EXPECT_EQ(0, fg_state().blocked);
-	EXPECT_EQ(0, fg_state().holders_count);
+	EXPECT_EQ(0, gate_state().blocked);
+	EXPECT_EQ(0, gate_state().holders_count);
 }
 
 TEST_HARNESS_MAIN

@@ -8,12 +8,13 @@
  *
  * Also built as a static and as a 32-bit program: the ways differ there.
  */
-#include "forkgate_test.h"
+#include "test/harness.h"
 
 #include <pty.h>
 #include <spawn.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 extern char **environ;
 
@@ -29,19 +30,19 @@ static int way_child(void)
 {
 	struct forkgate_state state;
 
-	if (way_needs & FG_MEMORY && READ_ONCE(torn))
+	if (way_needs & MEMORY && READ_ONCE(torn))
 		return 1;
-	if (way_needs & FG_FILES && files_torn())
+	if (way_needs & FILES && files_torn())
 		return 2;
-	if (!(way_needs & FG_MEMORY))
+	if (!(way_needs & MEMORY))
 		return 0;
 	/* A memory of its own: and in it, a gate that knows nothing of the parent's. */
-	state = fg_state();
+	state = gate_state();
 	if (state.closed || state.forkers || state.blocked || state.forks || state.threads != 1)
 		return 3;
 	if (gate.head->closed || gate.head->copy)
 		return 4;
-	if (slot->tid != (unsigned int)fg_gettid())
+	if (slot->tid != (unsigned int)sys_gettid())
 		return 5;
 	return 0;
 }
@@ -250,37 +251,34 @@ FIXTURE_VARIANT(way) {
 #define WAY(name, function, need)					\
 	FIXTURE_VARIANT_ADD(way, name) { .fork = function, .needs = need }
 
-WAY(fork, way_fork, FG_BOTH);
-WAY(vfork, way_vfork, FG_FILES);
-WAY(vfork_exec, way_vfork_exec, FG_FILES);
-WAY(clone, way_clone, FG_BOTH);
-WAY(clone_files, way_clone_files, FG_MEMORY);
-WAY(clone_vm, way_clone_vm, FG_FILES);
+WAY(fork, way_fork, BOTH);
+WAY(vfork, way_vfork, FILES);
+WAY(vfork_exec, way_vfork_exec, FILES);
+WAY(clone, way_clone, BOTH);
+WAY(clone_files, way_clone_files, MEMORY);
+WAY(clone_vm, way_clone_vm, FILES);
 WAY(clone_vm_files, way_clone_vm_files, 0);
-WAY(clone_vm_vfork, way_clone_vm_vfork, FG_FILES);
-WAY(clone_vfork, way_clone_vfork, FG_BOTH);
-WAY(raw_clone, way_raw_clone, FG_BOTH);
+WAY(clone_vm_vfork, way_clone_vm_vfork, FILES);
+WAY(clone_vfork, way_clone_vfork, BOTH);
+WAY(raw_clone, way_raw_clone, BOTH);
 #ifdef __NR_fork
-WAY(raw_fork, way_raw_fork, FG_BOTH);
+WAY(raw_fork, way_raw_fork, BOTH);
 #endif
-WAY(clone3, way_clone3, FG_BOTH);
-WAY(clone3_files, way_clone3_files, FG_MEMORY);
-WAY(clone3_clear_sighand, way_clone3_clear_sighand, FG_BOTH);
-WAY(posix_spawn, way_posix_spawn, FG_FILES);
-WAY(system, way_system, FG_FILES);
-WAY(popen, way_popen, FG_FILES);
-WAY(forkpty, way_forkpty, FG_BOTH);
+WAY(clone3, way_clone3, BOTH);
+WAY(clone3_files, way_clone3_files, MEMORY);
+WAY(clone3_clear_sighand, way_clone3_clear_sighand, BOTH);
+WAY(posix_spawn, way_posix_spawn, FILES);
+WAY(system, way_system, FILES);
+WAY(popen, way_popen, FILES);
+WAY(forkpty, way_forkpty, BOTH);
 #ifdef HAVE__FORK
-WAY(_Fork, way__fork, FG_BOTH);
+WAY(_Fork, way__fork, BOTH);
 #endif
 
 FIXTURE_SETUP(way)
 {
 	way_needs = variant->needs;
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->holder));
-	ASSERT_EQ(0, worker_new(&self->forker));
-	ASSERT_EQ(0, worker_new(&self->other));
+	ASSERT_EQ(0, setup_workers(&self->holder, 3));
 }
 
 FIXTURE_TEARDOWN(way)
@@ -292,7 +290,7 @@ static void way_waits(struct __test_metadata *_metadata, struct worker *holder,
 		      struct worker *forker, long (*way)(void *), unsigned int needs,
 		      unsigned int domains)
 {
-	uint64_t phases = fg_state().phases;
+	uint64_t phases = gate_state().phases;
 
 	ASSERT_EQ(0, run(holder, job_hold, ARG(domains)));
 	if (!(needs & domains)) {
@@ -301,80 +299,80 @@ static void way_waits(struct __test_metadata *_metadata, struct worker *holder,
 		return;
 	}
 	start(forker, way, NULL);
-	EXPECT_TRUE(wait_until(fg_waiting(forker, 1)));
+	EXPECT_TRUE(wait_until(worker_waits(forker, 1)));
 	EXPECT_EQ(needs, READ_ONCE(gate.head->closed));
-	EXPECT_EQ(needs, fg_state().closed);
+	EXPECT_EQ(needs, gate_state().closed);
 	EXPECT_EQ(0, run(holder, job_drop, ARG(domains)));
 	EXPECT_EQ(0, finish(forker));
 	EXPECT_EQ(0, READ_ONCE(gate.head->closed));
-	EXPECT_EQ(phases + 1, fg_state().phases);
+	EXPECT_EQ(phases + 1, gate_state().phases);
 }
 
 TEST_F(way, passes_an_idle_gate)
 {
 	EXPECT_EQ(0, run(&self->forker, variant->fork, NULL));
 	EXPECT_EQ(0, gate.head->closed);
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate_state().forkers);
 }
 
 TEST_F(way, waits_for_memory)
 {
 	way_waits(_metadata, &self->holder, &self->forker, variant->fork, variant->needs,
-		  FG_MEMORY);
+		  MEMORY);
 }
 
 TEST_F(way, waits_for_files)
 {
 	way_waits(_metadata, &self->holder, &self->forker, variant->fork, variant->needs,
-		  FG_FILES);
+		  FILES);
 }
 
 TEST_F(way, waits_for_both)
 {
-	way_waits(_metadata, &self->holder, &self->forker, variant->fork, variant->needs, FG_BOTH);
+	way_waits(_metadata, &self->holder, &self->forker, variant->fork, variant->needs, BOTH);
 }
 
 TEST_F(way, waits_for_the_last_holder)
 {
 	if (!variant->needs)
 		return;
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_BOTH)));
-	ASSERT_EQ(0, run(&self->other, job_enter, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(BOTH)));
+	ASSERT_EQ(0, run(&self->other, job_enter, ARG(BOTH)));
 	start(&self->forker, variant->fork, NULL);
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	ASSERT_EQ(0, run(&self->other, job_leave, ARG(FG_BOTH)));
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_BOTH)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->other, job_leave, ARG(BOTH)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish(&self->forker));
 }
 
 TEST_F(way, own_sections_never_count)
 {
-	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(BOTH)));
 	EXPECT_EQ(0, run(&self->forker, variant->fork, NULL));
 	EXPECT_EQ(1, self->forker.slot->depth[0]);
 	EXPECT_EQ(1, self->forker.slot->depth[1]);
-	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(BOTH)));
 }
 
 TEST_F(way, waits_for_others_inside_its_own)
 {
 	if (!variant->needs)
 		return;
-	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(FG_BOTH)));
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(BOTH)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(BOTH)));
 	start(&self->forker, variant->fork, NULL);
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_BOTH)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish(&self->forker));
-	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(BOTH)));
 }
 
 /* After each way the gate works as before. */
 TEST_F(way, twice)
 {
 	EXPECT_EQ(0, run(&self->forker, variant->fork, NULL));
-	way_waits(_metadata, &self->holder, &self->other, way_raw_clone, FG_BOTH, FG_MEMORY);
+	way_waits(_metadata, &self->holder, &self->other, way_raw_clone, BOTH, MEMORY);
 }
 
 /*
@@ -383,12 +381,12 @@ TEST_F(way, twice)
 
 TEST(single_threaded)
 {
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, fg_enter(FG_BOTH));
-	way_needs = FG_BOTH;
+	ASSERT_LE(0, gate_setup());
+	ASSERT_EQ(0, gate_enter(BOTH));
+	way_needs = BOTH;
 	EXPECT_EQ(0, way_fork(NULL));
 	EXPECT_EQ(0, way_clone3(NULL));
-	way_needs = FG_FILES;
+	way_needs = FILES;
 	EXPECT_EQ(0, way_vfork(NULL));
 	EXPECT_EQ(0, way_posix_spawn(NULL));
 	EXPECT_EQ(0, way_system(NULL));
@@ -398,16 +396,8 @@ TEST(single_threaded)
 }
 
 /*
- * Who is none of the gate's business
+ * Clones that are not the gate's business
  */
-
-static struct forkgate_health health(void)
-{
-	struct forkgate_health health = {};
-
-	fg_call(FORKGATE_IOC_HEALTH, &health);
-	return health;
-}
 
 /* Threads, forks, but no mapping: never redirected. */
 TEST(unmapped_process_is_never_delayed)
@@ -416,14 +406,13 @@ TEST(unmapped_process_is_never_delayed)
 	uint64_t redirects;
 	int i;
 
-	ASSERT_EQ(0, fg_open());
+	ASSERT_EQ(0, gate_open());
 	ASSERT_EQ(0, worker_spawn(&forker));
-	redirects = health().redirects;
+	redirects = gate_health().redirects;
 	for (i = 0; i < 20; i++)
-		EXPECT_EQ(0, child_exit(run(&forker, job_fork,
-					    &(struct fork_how){ 0, child_nothing })));
-	EXPECT_EQ(redirects, health().redirects);
-	EXPECT_EQ(1, health().armed);
+		EXPECT_EQ(0, run_fork(&forker, &(struct fork_how){ 0, child_nothing }));
+	EXPECT_EQ(redirects, gate_health().redirects);
+	EXPECT_EQ(1, gate_health().armed);
 }
 
 FIXTURE(fork) {
@@ -432,11 +421,8 @@ FIXTURE(fork) {
 
 FIXTURE_SETUP(fork)
 {
-	way_needs = FG_BOTH;
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->holder));
-	ASSERT_EQ(0, worker_new(&self->forker));
-	ASSERT_EQ(0, worker_new(&self->other));
+	way_needs = BOTH;
+	ASSERT_EQ(0, setup_workers(&self->holder, 3));
 }
 
 FIXTURE_TEARDOWN(fork)
@@ -449,19 +435,18 @@ TEST_F(fork, thread_creation_never_waits)
 	struct worker fresh[3];
 	uint64_t forks;
 
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(BOTH)));
 	EXPECT_EQ(0, worker_new(&fresh[0]));
-	EXPECT_EQ(0, fg_state().phases);
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	forks = fg_state().forks;
+	EXPECT_EQ(0, gate_state().phases);
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	forks = gate_state().forks;
 	EXPECT_EQ(0, worker_new(&fresh[1]));
-	EXPECT_EQ(forks, fg_state().forks);
-	EXPECT_TRUE(fg_waiting(&self->forker, 1));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_BOTH)));
+	EXPECT_EQ(forks, gate_state().forks);
+	EXPECT_TRUE(worker_waits(&self->forker, 1));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	/* Nor for a ticket. */
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
 	EXPECT_EQ(0, worker_new(&fresh[2]));
 	ASSERT_EQ(0, run(&self->forker, job_release, NULL));
 }
@@ -475,10 +460,10 @@ TEST_F(fork, thread_creation_consumes_no_ticket)
 {
 	struct worker fresh;
 
-	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH)));
 	EXPECT_EQ(0, run(&self->forker, job_new_thread, &fresh));
-	EXPECT_EQ(1, fg_state().forkers);
-	EXPECT_EQ(FG_BOTH, fg_state().closed);
+	EXPECT_EQ(1, gate_state().forkers);
+	EXPECT_EQ(BOTH, gate_state().closed);
 	EXPECT_EQ(0, run(&self->forker, job_release, NULL));
 }
 
@@ -489,7 +474,7 @@ TEST_F(fork, thread_creation_consumes_no_ticket)
 /* In every child: nesting as the forker's, one slot at the same address, nothing else. */
 static int child_inherits(void)
 {
-	struct forkgate_state state = fg_state();
+	struct forkgate_state state = gate_state();
 	struct forkgate_slot *before = slot;
 	unsigned int n;
 
@@ -501,32 +486,31 @@ static int child_inherits(void)
 	    state.timeouts || state.deadlocks || state.unsafe || state.abandoned ||
 	    state.bypasses || state.wait_ns)
 		return 3;
-	if (gate.head->copy || gate.head->closed || gate.head->abi != FORKGATE_ABI ||
-	    gate.head->slots != FORKGATE_SLOTS)
+	if (gate.head->copy || gate.head->closed || gate.head->abi != FORKGATE_ABI)
 		return 4;
-	if (slot->tid != (unsigned int)fg_gettid())
+	if (slot->tid != (unsigned int)sys_gettid())
 		return 5;
-	/* Nobody else has left anything. */
+	/* No other thread has left anything. */
 	for (n = 0; n < 256; n++) {
-		struct forkgate_slot *each = fg_slot(n);
+		struct forkgate_slot *each = gate_slot(n);
 
 		if (each != slot && (each->tid || each->depth[0] || each->depth[1] ||
 				     each->site || each->label_site || each->label[0] ||
 				     each->outcome))
 			return 6;
 	}
-	if (fg_register() < 0 || slot != before || slot->depth[0] != 2)
+	if (gate_register() < 0 || slot != before || slot->depth[0] != 2)
 		return 7;
-	if (fg_leave(FG_MEMORY) || fg_leave(FG_BOTH) || fg_state().holders_count)
+	if (gate_leave(MEMORY) || gate_leave(BOTH) || gate_state().holders_count)
 		return 8;
 	/* Its own forks pass, and so do theirs. */
-	if (fg_enter(FG_BOTH) || child_exit(raw_fork(0, child_nothing)) || fg_leave(FG_BOTH))
+	if (gate_enter(BOTH) || child_exit(raw_fork(0, child_nothing)) || gate_leave(BOTH))
 		return 9;
-	return fg_call(FORKGATE_IOC_UNREGISTER, NULL) ? 10 : 0;
+	return gate_call(FORKGATE_IOC_UNREGISTER, NULL) ? 10 : 0;
 }
 
 FIXTURE(child) {
-	struct worker holder, forker, other;
+	struct worker holder, other, forker;
 };
 
 FIXTURE_VARIANT(child) {
@@ -541,10 +525,7 @@ FIXTURE_VARIANT_ADD(child, newpid) { .flags = CLONE_NEWPID };
 
 FIXTURE_SETUP(child)
 {
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->holder));
-	ASSERT_EQ(0, worker_new(&self->other));
-	ASSERT_EQ(0, worker_new(&self->forker));
+	ASSERT_EQ(0, setup_workers(&self->holder, 3));
 	self->other.slot->site = 4711;
 	memcpy(self->other.slot->label, "somebody", 8);
 }
@@ -577,8 +558,8 @@ TEST_F(child, starts_clean)
 {
 	if (variant->flags & CLONE_NEWPID && geteuid())
 		SKIP(return, "not root: no new pid namespace");
-	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(FG_BOTH)));
-	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(BOTH)));
+	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(MEMORY)));
 	EXPECT_EQ(0, run(&self->forker, job_report_child, ARG(variant->flags)));
 	EXPECT_EQ(2, self->forker.slot->depth[0]);
 }
@@ -589,36 +570,36 @@ TEST_F(child, starts_clean)
  */
 TEST_F(child, starts_clean_after_a_wait)
 {
-	unsigned int needs = variant->flags & CLONE_FILES ? FG_MEMORY : FG_BOTH;
+	unsigned int needs = variant->flags & CLONE_FILES ? MEMORY : BOTH;
 	struct worker newcomer;
 
 	if (variant->flags & CLONE_NEWPID && geteuid())
 		SKIP(return, "not root: no new pid namespace");
 	ASSERT_EQ(0, worker_new(&newcomer));
-	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(FG_BOTH)));
-	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(BOTH)));
+	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(BOTH)));
 	start(&self->forker, job_report_child, ARG(variant->flags));
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->forker, 1)));
 	start(&self->other, job_fork, &fork_memory);
-	ASSERT_TRUE(wait_until(fg_state().forkers == 2));
-	start(&newcomer, job_enter, ARG(FG_MEMORY));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(gate_state().forkers == 2));
+	start(&newcomer, job_enter, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(needs)));
 	EXPECT_EQ(0, finish(&self->forker));
 	/* The other one waits for the sections that this one has. */
 	EXPECT_TRUE(busy(&self->other));
-	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(FG_MEMORY)));
-	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&self->other));
 	EXPECT_EQ(0, finish(&newcomer));
-	EXPECT_EQ(0, run(&newcomer, job_leave, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, run(&newcomer, job_leave, ARG(MEMORY)));
 }
 
 /* The tid in the slot is the one that its owner knows itself by. */
 static int child_newpid(void)
 {
-	return slot->tid != 1 || fg_gettid() != 1;
+	return slot->tid != 1 || sys_gettid() != 1;
 }
 
 TEST_F(fork, child_in_a_new_pid_namespace)
@@ -636,8 +617,8 @@ TEST_F(fork, gate_of_the_child_works)
 {
 	pid_t pid;
 
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_FILES)));
-	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FG_FILES)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FILES)));
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FILES)));
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
@@ -645,20 +626,20 @@ TEST_F(fork, gate_of_the_child_works)
 
 		if (worker_new(&holder) || worker_new(&forker))
 			_exit(1);
-		if (fg_state().threads != 3)
+		if (gate_state().threads != 3)
 			_exit(2);
-		if (run(&holder, job_hold, ARG(FG_MEMORY)))
+		if (run(&holder, job_hold, ARG(MEMORY)))
 			_exit(3);
 		start(&forker, job_fork, &fork_both);
-		if (!wait_until(fg_waiting(&forker, 1)))
+		if (!wait_until(worker_waits(&forker, 1)))
 			_exit(4);
-		if (run(&holder, job_drop, ARG(FG_MEMORY)))
+		if (run(&holder, job_drop, ARG(MEMORY)))
 			_exit(5);
 		_exit(finish_fork(&forker) ? 6 : 0);
 	}
 	EXPECT_EQ(0, child_exit(pid));
 	/* And what went on there is nothing to the parent. */
-	EXPECT_EQ(4, fg_state().threads);
+	EXPECT_EQ(4, gate_state().threads);
 	EXPECT_EQ(0, gate.head->closed);
 }
 
@@ -666,7 +647,7 @@ static int generations;
 
 static int child_generation(void)
 {
-	if (slot->depth[0] != 1 || fg_state().threads != 1)
+	if (slot->depth[0] != 1 || gate_state().threads != 1)
 		return 1;
 	if (--generations == 0)
 		return 0;
@@ -676,9 +657,9 @@ static int child_generation(void)
 TEST_F(fork, ten_generations)
 {
 	generations = 10;
-	ASSERT_EQ(0, fg_enter(FG_MEMORY));
+	ASSERT_EQ(0, gate_enter(MEMORY));
 	EXPECT_EQ(0, child_exit(raw_fork(0, child_generation)));
-	EXPECT_EQ(0, fg_leave(FG_MEMORY));
+	EXPECT_EQ(0, gate_leave(MEMORY));
 }
 
 /*
@@ -698,31 +679,26 @@ static int child_waits(void)
 
 static long job_vfork_child(void *child)
 {
-	child_fn fn = child;
-	pid_t pid = vfork();
-
-	if (!pid)
-		_exit(fn());
-	return wait_way(pid);
+	return wait_way(job_vfork(child));
 }
 
 /* The gate opens when the copy is complete, not when the child of a vfork executes. */
 TEST_F(fork, vfork_opens_before_exec)
 {
 	ASSERT_EQ(0, pipe(hold_child));
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_FILES)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FILES)));
 	start(&self->forker, job_vfork_child, child_waits);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	start(&self->other, job_enter, ARG(FG_FILES));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_FILES)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	start(&self->other, job_enter, ARG(FILES));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FILES)));
 	EXPECT_EQ(0, finish(&self->other));
-	EXPECT_TRUE(wait_until(fg_state().forkers == 0));
+	EXPECT_TRUE(wait_until(gate_state().forkers == 0));
 	EXPECT_EQ(0, READ_ONCE(gate.head->closed));
 	EXPECT_TRUE(busy(&self->forker));
 	/* And another fork passes while that child still runs. */
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_FILES)));
-	EXPECT_EQ(0, child_exit(run(&self->other, job_fork, &fork_both)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FILES)));
+	EXPECT_EQ(0, run_fork(&self->other, &fork_both));
 	EXPECT_TRUE(busy(&self->forker));
 	ASSERT_EQ(1, write(hold_child[1], "", 1));
 	EXPECT_EQ(0, finish(&self->forker));
@@ -734,11 +710,11 @@ static int child_stays_inside(void)
 {
 	int ret;
 
-	if (fg_enter(FG_MEMORY))
+	if (gate_enter(MEMORY))
 		return 1;
 	WRITE_ONCE(child_is_inside, 1);
 	ret = child_waits();
-	return fg_leave(FG_MEMORY) ? 2 : ret;
+	return gate_leave(MEMORY) ? 2 : ret;
 }
 
 /* What the child of a vfork enters, its suspended parent is inside of. */
@@ -748,8 +724,7 @@ TEST_F(fork, vfork_child_stands_for_its_parent)
 	start(&self->forker, job_vfork_child, child_stays_inside);
 	ASSERT_TRUE(wait_until(READ_ONCE(child_is_inside)));
 	EXPECT_EQ(1, self->forker.slot->depth[0]);
-	start(&self->other, job_fork, &fork_both);
-	EXPECT_TRUE(wait_until(fg_waiting(&self->other, 1)));
+	EXPECT_TRUE(fork_waits(&self->other, &fork_both, 1));
 	ASSERT_EQ(1, write(hold_child[1], "", 1));
 	EXPECT_EQ(0, finish(&self->forker));
 	EXPECT_EQ(0, finish_fork(&self->other));
@@ -758,39 +733,31 @@ TEST_F(fork, vfork_child_stands_for_its_parent)
 
 static int child_enters(void)
 {
-	if (fg_enter(FG_MEMORY))
+	if (gate_enter(MEMORY))
 		return 1;
-	return fg_leave(FG_MEMORY) ? 2 : 0;
+	return gate_leave(MEMORY) ? 2 : 0;
 }
 
-static int vfork_go;
+static int vfork_go;	/* latch */
 
 static int child_enters_late(void)
 {
-	while (!READ_ONCE(vfork_go))
-		fg_futex(&vfork_go, FUTEX_WAIT, 0, NULL);
+	latch_wait(&vfork_go);
 	return child_enters();
-}
-
-static void let_vfork_go(void)
-{
-	WRITE_ONCE(vfork_go, 1);
-	fg_futex(&vfork_go, FUTEX_WAKE, 1, NULL);
 }
 
 /* Its entries wait like its parent's would. */
 TEST_F(fork, vfork_child_is_kept_out)
 {
 	start(&self->forker, job_vfork_child, child_enters_late);
-	ASSERT_TRUE(wait_until(fg_state().forks == 1 && fg_state().forkers == 0));
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	start(&self->other, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->other, 1)));
-	let_vfork_go();
-	EXPECT_TRUE(wait_until(fg_state().blocked == 1));
+	ASSERT_TRUE(wait_until(gate_state().forks == 1 && gate_state().forkers == 0));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->other, &fork_both, 1));
+	latch_open(&vfork_go);
+	EXPECT_TRUE(wait_until(gate_state().blocked == 1));
 	EXPECT_EQ(0, READ_ONCE(self->forker.slot->depth[0]));
 	EXPECT_TRUE(busy(&self->forker));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->other));
 	EXPECT_EQ(0, finish(&self->forker));
 	EXPECT_EQ(0, self->forker.slot->depth[0]);
@@ -804,46 +771,44 @@ static int child_forks(void)
 /* The parent's sections are the child's own: its forks do not wait for them. */
 TEST_F(fork, vfork_child_forks_inside_its_parents_sections)
 {
-	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(BOTH)));
 	EXPECT_EQ(0, run(&self->forker, job_vfork_child, child_forks));
-	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(BOTH)));
 }
 
 TEST_F(fork, vfork_child_forks_and_waits_for_others)
 {
-	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(FG_BOTH)));
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(BOTH)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
 	start(&self->forker, job_vfork_child, child_forks);
-	EXPECT_TRUE(wait_until(fg_state().forkers == 1));
+	EXPECT_TRUE(wait_until(gate_state().forkers == 1));
 	EXPECT_TRUE(busy(&self->forker));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish(&self->forker));
-	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(BOTH)));
 }
 
 /* A child of a vfork that ends inside a section takes nothing from its parent. */
 TEST_F(fork, vfork_child_ends_inside_its_parents_section)
 {
-	ASSERT_EQ(0, run(&self->forker, job_hold, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->forker, job_hold, ARG(MEMORY)));
 	EXPECT_EQ(0, run(&self->forker, job_vfork_child, child_nothing));
 	EXPECT_EQ(1, self->forker.slot->depth[0]);
-	EXPECT_EQ(0, fg_state().abandoned);
-	start(&self->other, job_fork, &fork_both);
-	EXPECT_TRUE(wait_until(fg_waiting(&self->other, 1)));
-	ASSERT_EQ(0, run(&self->forker, job_drop, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, gate_state().abandoned);
+	EXPECT_TRUE(fork_waits(&self->other, &fork_both, 1));
+	ASSERT_EQ(0, run(&self->forker, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->other));
 }
 
 /* The same for one that executes. */
 TEST_F(fork, vfork_child_execs_inside_its_parents_section)
 {
-	ASSERT_EQ(0, run(&self->forker, job_hold, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->forker, job_hold, ARG(MEMORY)));
 	EXPECT_EQ(0, run(&self->forker, way_vfork_exec, NULL));
 	EXPECT_EQ(1, self->forker.slot->depth[0]);
-	EXPECT_EQ(0, fg_state().abandoned);
-	start(&self->other, job_fork, &fork_both);
-	EXPECT_TRUE(wait_until(fg_waiting(&self->other, 1)));
-	ASSERT_EQ(0, run(&self->forker, job_drop, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, gate_state().abandoned);
+	EXPECT_TRUE(fork_waits(&self->other, &fork_both, 1));
+	ASSERT_EQ(0, run(&self->forker, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->other));
 }
 
@@ -852,11 +817,11 @@ TEST_F(fork, process_sharing_memory_forks)
 {
 	pid_t pid;
 
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
 	pid = spawn_vm(CLONE_FILES, child_forks);
 	ASSERT_LT(0, pid);
-	EXPECT_TRUE(wait_until(fg_state().forkers == 1));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_TRUE(wait_until(gate_state().forkers == 1));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, child_exit(pid));
 }
 
@@ -889,18 +854,15 @@ FIXTURE_SETUP(failed)
 {
 	char text[32];
 
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->holder));
-	ASSERT_EQ(0, worker_new(&self->forker));
-	ASSERT_EQ(0, worker_new(&self->other));
+	ASSERT_EQ(0, setup_workers(&self->holder, 3));
 	if (variant->error != EAGAIN)
 		return;
 	if (mkdir(PIDS_GROUP, 0755) && errno != EEXIST)
 		SKIP(return, "no cgroup v2: %s", strerror(errno));
 	snprintf(text, sizeof(text), "%d", getpid());
-	if (fg_write_file(PIDS_GROUP "/cgroup.procs", text))
+	if (write_file(PIDS_GROUP "/cgroup.procs", text))
 		SKIP(return, "cannot enter a cgroup");
-	if (fg_write_file(PIDS_GROUP "/pids.max", "4"))
+	if (write_file(PIDS_GROUP "/pids.max", "4"))
 		SKIP(return, "no pids controller");
 }
 
@@ -909,7 +871,7 @@ FIXTURE_TEARDOWN(failed)
 	char text[32];
 
 	snprintf(text, sizeof(text), "%d", getpid());
-	fg_write_file("/sys/fs/cgroup/cgroup.procs", text);
+	write_file("/sys/fs/cgroup/cgroup.procs", text);
 	rmdir(PIDS_GROUP);
 }
 
@@ -932,24 +894,24 @@ TEST_F(failed, reopens)
 	for (i = 0; i < 20; i++)
 		EXPECT_EQ(-variant->error, run(&self->forker, job_fail, ARG(variant->flags)));
 	EXPECT_EQ(0, gate.head->closed);
-	EXPECT_EQ(0, fg_state().forkers);
-	EXPECT_EQ(0, run(&self->other, job_tryenter, ARG(FG_BOTH)));
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, gate_state().forkers);
+	EXPECT_EQ(0, run(&self->other, job_tryenter, ARG(BOTH)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(BOTH)));
 }
 
-/* The same after a wait: whoever was blocked gets in. */
+/* The same after a wait: the blocked get in. */
 TEST_F(failed, reopens_after_a_wait)
 {
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(BOTH)));
 	start(&self->forker, job_fail, ARG(variant->flags));
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	start(&self->other, job_enter, ARG(FG_BOTH));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
-	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FG_BOTH)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	start(&self->other, job_enter, ARG(BOTH));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(BOTH)));
 	EXPECT_EQ(-variant->error, finish(&self->forker));
 	EXPECT_EQ(0, finish(&self->other));
 	EXPECT_EQ(0, gate.head->closed);
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(BOTH)));
 }
 
 /*
@@ -973,7 +935,7 @@ TEST_F(fork, arguments_survive_the_redirection)
 		.child_tid = (uintptr_t)&child_tid,
 		.exit_signal = SIGUSR2,
 	};
-	uint64_t redirects = health().redirects;
+	uint64_t redirects = gate_health().redirects;
 	struct sigaction action = { .sa_sigaction = note_child,
 				    .sa_flags = SA_SIGINFO | SA_RESTART };
 	siginfo_t info = {};
@@ -982,7 +944,7 @@ TEST_F(fork, arguments_survive_the_redirection)
 	sigaction(SIGUSR2, &action, NULL);
 	pid = syscall(__NR_clone3, &args, sizeof(args));
 	if (!pid)
-		_exit(READ_ONCE(child_tid) == fg_gettid() ? 33 : 1);
+		_exit(READ_ONCE(child_tid) == sys_gettid() ? 33 : 1);
 	ASSERT_LT(0, pid);
 	EXPECT_EQ(pid, parent_tid);
 	EXPECT_EQ(0, child_tid);
@@ -991,7 +953,7 @@ TEST_F(fork, arguments_survive_the_redirection)
 	EXPECT_EQ(pid, info.si_pid);
 	EXPECT_EQ(33, info.si_status);
 	EXPECT_TRUE(wait_until(READ_ONCE(noted_child) == pid));
-	EXPECT_LT(redirects, health().redirects);
+	EXPECT_LT(redirects, gate_health().redirects);
 }
 
 /* A tracer sees the child of a redirected fork, with the right event. */

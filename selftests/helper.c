@@ -3,7 +3,7 @@
  * helper - what the selftests execute: a process that knows nothing of a gate
  *
  * Must stay a program without threads and without a mapping of its own, so
- * that what it finds was left behind by whoever executed it (rule 10: exec
+ * that what it finds was left behind by the program before it (rule 10: exec
  * discards everything).
  *
  *	helper exit N		ends with status N
@@ -13,8 +13,7 @@
  *	helper ids UID		0 if the effective user is UID
  *	helper sleep		waits until it is killed
  */
-#define FG_NO_HARNESS
-#include "forkgate_test.h"
+#include "test/fork.h"
 
 static int fresh(int fd)
 {
@@ -22,26 +21,26 @@ static int fresh(int fd)
 	struct forkgate_policy policy;
 	char maps[65536];
 
-	if (fg_read_file("/proc/self/maps", maps, sizeof(maps)) <= 0)
+	if (read_file("/proc/self/maps", maps, sizeof(maps)) <= 0)
 		return 10;
 	if (strstr(maps, "forkgate\n"))
 		return 11;
 	gate.fd = fd;
-	if (fg_call(FORKGATE_IOC_STATE, &state) != -ENXIO)
+	if (gate_call(FORKGATE_IOC_STATE, &state) != -ENXIO)
 		return 12;
-	if (fg_call(FORKGATE_IOC_RELEASE, NULL) != -ENXIO)
+	if (gate_call(FORKGATE_IOC_RELEASE, NULL) != -ENXIO)
 		return 13;
 	if (raw_fork(0, child_nothing) <= 0)
 		return 14;
-	if (fg_map())
+	if (gate_map())
 		return 15;
-	state = fg_state();
+	state = gate_state();
 	if (state.closed || state.threads || state.forkers || state.blocked || state.forks)
 		return 16;
 	if (gate.head->closed || gate.head->copy)
 		return 17;
-	policy = fg_policy();
-	if (policy.backstop != 10 * FG_SECOND || policy.on_timeout != FORKGATE_FAIL)
+	policy = gate_policy();
+	if (policy.backstop != 10 * NSEC_PER_SEC || policy.on_timeout != FORKGATE_FAIL)
 		return 18;
 	return 0;
 }

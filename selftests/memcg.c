@@ -5,7 +5,10 @@
  * Rule 13: memory that user space makes the kernel allocate is charged to its
  * memory cgroup.
  */
-#include "forkgate_test.h"
+#include "test/fault.h"
+#include "test/harness.h"
+
+#include <sys/stat.h>
 
 #define GROUP	"/sys/fs/cgroup/forkgate_memory"
 
@@ -19,15 +22,15 @@ static bool enter_group(const char *max)
 	char text[32];
 
 	snprintf(text, sizeof(text), "%d", getpid());
-	return !fg_write_file(GROUP "/memory.max", max) &&
-	       !fg_write_file(GROUP "/cgroup.procs", text);
+	return !write_file(GROUP "/memory.max", max) &&
+	       !write_file(GROUP "/cgroup.procs", text);
 }
 
 static long group_usage(void)
 {
 	char text[32];
 
-	return fg_read_file(GROUP "/memory.current", text, sizeof(text)) > 0 ? atol(text) : -1;
+	return read_file(GROUP "/memory.current", text, sizeof(text)) > 0 ? atol(text) : -1;
 }
 
 FIXTURE_SETUP(group)
@@ -38,24 +41,24 @@ FIXTURE_SETUP(group)
 		rmdir(GROUP);
 		SKIP(return, "no memory controller, or not root");
 	}
-	fg_write_file(GROUP "/memory.swap.max", "0");
+	write_file(GROUP "/memory.swap.max", "0");
 	ASSERT_EQ(0, prctl(PR_SET_CHILD_SUBREAPER, 1));
 	ASSERT_EQ(0, pipe(self->fds));
 }
 
 FIXTURE_TEARDOWN(group)
 {
-	fg_write_file(GROUP "/cgroup.kill", "1");
+	write_file(GROUP "/cgroup.kill", "1");
 	wait_until(!rmdir(GROUP) || errno != EBUSY);
 }
 
-/* touch_all - have every slot's page allocated */
+/* touch_all - have the memory of every unit allocated */
 static void touch_all(void)
 {
 	unsigned int n;
 
-	for (n = 0; n < FORKGATE_SLOTS; n += 4096 / FORKGATE_SLOT_SIZE)
-		WRITE_ONCE(fg_slot(n)->reserved, 0);
+	for (n = 0; n < FORKGATE_SLOTS; n += FORKGATE_UNIT_SLOTS)
+		WRITE_ONCE(gate_slot(n)->reserved, 0);
 }
 
 TEST_F(group, slots_are_charged)
@@ -67,18 +70,17 @@ TEST_F(group, slots_are_charged)
 	if (!pid) {
 		if (!enter_group("max"))
 			_exit(1);
-		if (fg_setup() < 0)
+		if (gate_setup() < 0)
 			_exit(2);
 		before = group_usage();
 		touch_all();
 		after = group_usage();
-		_exit(before < 0 || after - before < FORKGATE_SLOTS * FORKGATE_SLOT_SIZE * 3L / 4 ?
-		      3 : 0);
+		_exit(before < 0 || after - before < FORKGATE_MAP_SIZE * 3L / 4 ? 3 : 0);
 	}
 	EXPECT_EQ(0, child_exit(pid));
 }
 
-/* Who asks for more than the limit is the one to suffer. */
+/* A process that asks for more than its limit is killed. */
 TEST_F(group, limit_is_a_limit)
 {
 	char max[32];
@@ -86,10 +88,10 @@ TEST_F(group, limit_is_a_limit)
 
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		if (!enter_group("max") || fg_setup() < 0)
+		if (!enter_group("max") || gate_setup() < 0)
 			_exit(1);
 		snprintf(max, sizeof(max), "%ld", group_usage() + 512 * 1024);
-		if (fg_write_file(GROUP "/memory.max", max))
+		if (write_file(GROUP "/memory.max", max))
 			_exit(2);
 		touch_all();
 		_exit(0);
@@ -102,9 +104,9 @@ static int use_gate(int fd)
 {
 	if (slot->depth[0] != 1 || gate.head->copy || gate.head->closed)
 		return 1;
-	if (fg_enter(FG_BOTH) || fg_leave(FG_BOTH) || fg_leave(FG_MEMORY))
+	if (gate_enter(BOTH) || gate_leave(BOTH) || gate_leave(MEMORY))
 		return 2;
-	if (fg_prepare(FG_BOTH) || fg_release())
+	if (gate_prepare(BOTH) || gate_release())
 		return 3;
 	if (write(fd, "", 1) != 1)
 		return 4;
@@ -124,8 +126,8 @@ TEST_F(group, children_up_to_the_limit)
 	if (!middle) {
 		struct worker other;
 
-		if (!enter_group("33554432") || fg_setup() < 0 || worker_new(&other) ||
-		    fg_enter(FG_MEMORY))
+		if (!enter_group("33554432") || gate_setup() < 0 || worker_new(&other) ||
+		    gate_enter(MEMORY))
 			_exit(1);
 		for (;;) {
 			pid = syscall(__NR_clone, SIGCHLD, NULL, NULL, NULL, NULL);
@@ -145,7 +147,7 @@ TEST_F(group, children_up_to_the_limit)
 		    (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)) {
 		TH_LOG("status %#x", status);
 	}
-	fg_write_file(GROUP "/cgroup.kill", "1");
+	write_file(GROUP "/cgroup.kill", "1");
 	while ((pid = waitpid(-1, &status, __WALL)) > 0) {
 		made++;
 		/* Killed by us or for want of memory */
@@ -179,12 +181,11 @@ FIXTURE_SETUP(fail)
 	if (access("/proc/self/fail-nth", W_OK))
 		SKIP(return, "this kernel has no fault injection");
 	/* Failing allocations that may sleep, of any order, is what this is about. */
-	if (fg_write_file("/sys/kernel/debug/failslab/ignore-gfp-wait", "N"))
+	if (write_file("/sys/kernel/debug/failslab/ignore-gfp-wait", "N"))
 		SKIP(return, "this kernel has no failslab");
-	fg_write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N");
-	fg_write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0");
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->other));
+	write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N");
+	write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0");
+	ASSERT_EQ(0, setup_workers(&self->other, 1));
 }
 
 FIXTURE_TEARDOWN(fail)
@@ -193,9 +194,10 @@ FIXTURE_TEARDOWN(fail)
 
 static int child_works(void)
 {
-	if (slot->depth[0] != 1 || gate.head->copy || gate.head->closed || fg_state().threads != 1)
+	if (slot->depth[0] != 1 || gate_state().threads != 1 ||
+	    gate.head->copy || gate.head->closed)
 		return 1;
-	return fg_leave(FG_MEMORY) || fg_register() < 0 || fg_prepare(FG_BOTH) || fg_release() ?
+	return gate_leave(MEMORY) || gate_register() < 0 || gate_prepare(BOTH) || gate_release() ?
 	       2 : 0;
 }
 
@@ -212,24 +214,17 @@ static long fail_fork(unsigned long flags)
 
 TEST_F(fail, each_allocation_of_a_clone)
 {
-	char text[16];
 	int n, fd, failed = 0;
+	bool fired;
 	long pid;
 
-	fd = fg_fail_nth_open();
+	fd = fail_nth_open();
 	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, fg_enter(FG_MEMORY));
+	ASSERT_EQ(0, gate_enter(MEMORY));
 	for (n = 1; n < 5000; n++) {
-		snprintf(text, sizeof(text), "%d", n);
-		ASSERT_LT(0, pwrite(fd, text, strlen(text), 0));
+		ASSERT_TRUE(fail_nth(fd, n));
 		pid = fail_fork(variant->flags);
-		memset(text, 0, sizeof(text));
-		/* The failure may hit the read itself: it was used up. */
-		if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
-			text[0] = '\0';
-		/* Likewise the write, which then has to be repeated. */
-		while (pwrite(fd, "0", 1, 0) != 1)
-			;
+		fired = fail_nth_fired(fd);
 		if (pid > 0) {
 			EXPECT_EQ(0, child_exit(pid));
 		} else {
@@ -237,15 +232,14 @@ TEST_F(fail, each_allocation_of_a_clone)
 			failed++;
 		}
 		EXPECT_EQ(0, gate.head->closed);
-		EXPECT_EQ(0, fg_state().forkers);
-		/* Not all were used up: that was the last one. */
-		if (atoi(text))
+		EXPECT_EQ(0, gate_state().forkers);
+		if (!fired)
 			break;
 	}
 	EXPECT_LT(n, 5000);
 	EXPECT_LT(0, failed);
 	TH_LOG("%d allocations, %d clones failed", n, failed);
-	EXPECT_EQ(0, run(&self->other, job_tryenter, ARG(FG_BOTH)));
+	EXPECT_EQ(0, run(&self->other, job_tryenter, ARG(BOTH)));
 }
 
 TEST_HARNESS_MAIN

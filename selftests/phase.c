@@ -2,56 +2,37 @@
 /*
  * Rule 6: neither side starves. Later forkers join a phase until its first
  * grant; a blocked newcomer waits at most one phase; the next one closes only
- * after the newcomers that the last released have counted themselves in.
+ * after the newcomers that the last released have counted themselves in. A
+ * phase ends although forkers keep coming that may always join.
  */
-#include "forkgate_test.h"
+#include "test/harness.h"
 
-FIXTURE(phase) {
-	struct worker holder, first, second, third, newcomer;
-};
-
-FIXTURE_SETUP(phase)
-{
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->holder));
-	ASSERT_EQ(0, worker_new(&self->first));
-	ASSERT_EQ(0, worker_new(&self->second));
-	ASSERT_EQ(0, worker_new(&self->third));
-	ASSERT_EQ(0, worker_new(&self->newcomer));
-}
-
-FIXTURE_TEARDOWN(phase)
-{
-}
+FIXTURE_WORKERS(phase, holder, first, second, third, newcomer);
 
 TEST_F(phase, forks_that_wait_share_one)
 {
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_BOTH)));
-	start(&self->first, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->first, 1)));
-	start(&self->second, job_fork, &fork_memory);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->second, 2)));
-	start(&self->third, job_fork, &fork_files);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->third, 3)));
-	EXPECT_EQ(1, fg_state().phases);
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(BOTH)));
+	ASSERT_TRUE(fork_waits(&self->first, &fork_both, 1));
+	ASSERT_TRUE(fork_waits(&self->second, &fork_memory, 2));
+	ASSERT_TRUE(fork_waits(&self->third, &fork_files, 3));
+	EXPECT_EQ(1, gate_state().phases);
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&self->first));
 	EXPECT_EQ(0, finish_fork(&self->second));
 	EXPECT_EQ(0, finish_fork(&self->third));
-	EXPECT_EQ(1, fg_state().phases);
-	EXPECT_EQ(3, fg_state().forks);
+	EXPECT_EQ(1, gate_state().phases);
+	EXPECT_EQ(3, gate_state().forks);
 	EXPECT_EQ(0, gate.head->closed);
 }
 
 TEST_F(phase, after_the_first_grant_the_next_one_follows)
 {
-	ASSERT_EQ(0, run(&self->first, job_prepare, ARG(FG_BOTH)));
-	start(&self->second, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->second, 2)));
-	EXPECT_EQ(1, fg_state().phases);
+	ASSERT_EQ(0, run(&self->first, job_prepare, ARG(BOTH)));
+	ASSERT_TRUE(fork_waits(&self->second, &fork_both, 2));
+	EXPECT_EQ(1, gate_state().phases);
 	ASSERT_EQ(0, run(&self->first, job_release, NULL));
 	EXPECT_EQ(0, finish_fork(&self->second));
-	EXPECT_EQ(2, fg_state().phases);
+	EXPECT_EQ(2, gate_state().phases);
 }
 
 /*
@@ -63,16 +44,15 @@ TEST_F(phase, hand_over)
 	int i;
 
 	for (i = 0; i < 20; i++) {
-		ASSERT_EQ(0, run(&self->first, job_prepare, ARG(FG_BOTH)));
-		start(&self->newcomer, job_hold, ARG(FG_MEMORY));
-		ASSERT_TRUE(wait_until(fg_state().blocked == 1));
-		start(&self->second, job_fork, &fork_both);
-		ASSERT_TRUE(wait_until(fg_waiting(&self->second, 2)));
+		ASSERT_EQ(0, run(&self->first, job_prepare, ARG(BOTH)));
+		start(&self->newcomer, job_hold, ARG(MEMORY));
+		ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+		ASSERT_TRUE(fork_waits(&self->second, &fork_both, 2));
 		ASSERT_EQ(0, run(&self->first, job_release, NULL));
 		ASSERT_EQ(0, finish(&self->newcomer));
-		EXPECT_TRUE(wait_until(fg_waiting(&self->second, 1)));
+		EXPECT_TRUE(wait_until(worker_waits(&self->second, 1)));
 		EXPECT_EQ(1, self->newcomer.slot->depth[0]);
-		ASSERT_EQ(0, run(&self->newcomer, job_drop, ARG(FG_MEMORY)));
+		ASSERT_EQ(0, run(&self->newcomer, job_drop, ARG(MEMORY)));
 		EXPECT_EQ(0, finish_fork(&self->second));
 	}
 }
@@ -87,23 +67,23 @@ TEST_F(phase, hand_over_of_a_crowd)
 		ASSERT_EQ(0, worker_new(&crowd[i]));
 	for (i = 0; i < ARRAY_SIZE(forkers); i++)
 		ASSERT_EQ(0, worker_new(&forkers[i]));
-	ASSERT_EQ(0, run(&self->first, job_prepare, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->first, job_prepare, ARG(BOTH)));
 	for (i = 0; i < ARRAY_SIZE(crowd); i++)
-		start(&crowd[i], job_hold, ARG(FG_MEMORY));
-	ASSERT_TRUE(wait_until(fg_state().blocked == ARRAY_SIZE(crowd)));
+		start(&crowd[i], job_hold, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(gate_state().blocked == ARRAY_SIZE(crowd)));
 	for (i = 0; i < ARRAY_SIZE(forkers); i++)
 		start(&forkers[i], job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_state().forkers == 1 + ARRAY_SIZE(forkers)));
+	ASSERT_TRUE(wait_until(gate_state().forkers == 1 + ARRAY_SIZE(forkers)));
 	ASSERT_EQ(0, run(&self->first, job_release, NULL));
 	for (i = 0; i < ARRAY_SIZE(crowd); i++)
 		ASSERT_EQ(0, finish(&crowd[i]));
-	EXPECT_EQ(ARRAY_SIZE(crowd), fg_state().holders_count);
-	EXPECT_TRUE(wait_until(fg_waiting(&forkers[0], ARRAY_SIZE(forkers))));
+	EXPECT_EQ(ARRAY_SIZE(crowd), gate_state().holders_count);
+	EXPECT_TRUE(wait_until(worker_waits(&forkers[0], ARRAY_SIZE(forkers))));
 	for (i = 0; i < ARRAY_SIZE(crowd); i++)
-		ASSERT_EQ(0, run(&crowd[i], job_drop, ARG(FG_MEMORY)));
+		ASSERT_EQ(0, run(&crowd[i], job_drop, ARG(MEMORY)));
 	for (i = 0; i < ARRAY_SIZE(forkers); i++)
 		EXPECT_EQ(0, finish_fork(&forkers[i]));
-	EXPECT_EQ(2, fg_state().phases);
+	EXPECT_EQ(2, gate_state().phases);
 }
 
 /*
@@ -112,18 +92,16 @@ TEST_F(phase, hand_over_of_a_crowd)
  */
 TEST_F(phase, stays_closed_until_the_last_member_is_done)
 {
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_BOTH)));
-	start(&self->first, job_fork, &fork_memory);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->first, 1)));
-	start(&self->second, job_fork, &fork_files);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->second, 2)));
-	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(BOTH)));
+	ASSERT_TRUE(fork_waits(&self->first, &fork_memory, 1));
+	ASSERT_TRUE(fork_waits(&self->second, &fork_files, 2));
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->first));
-	EXPECT_TRUE(wait_until(fg_waiting(&self->second, 1)));
-	EXPECT_EQ(-EBUSY, run(&self->newcomer, job_tryenter, ARG(FG_FILES)));
-	EXPECT_EQ(0, run(&self->newcomer, job_tryenter, ARG(FG_MEMORY)));
-	EXPECT_EQ(0, run(&self->newcomer, job_leave, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FG_FILES)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->second, 1)));
+	EXPECT_EQ(-EBUSY, run(&self->newcomer, job_tryenter, ARG(FILES)));
+	EXPECT_EQ(0, run(&self->newcomer, job_tryenter, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->newcomer, job_leave, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FILES)));
 	EXPECT_EQ(0, finish_fork(&self->second));
 	EXPECT_EQ(0, gate.head->closed);
 }
@@ -131,34 +109,30 @@ TEST_F(phase, stays_closed_until_the_last_member_is_done)
 /* Inside a section a fork cannot wait for the next phase: that one may wait for it. */
 TEST_F(phase, forker_inside_a_section_does_not_queue)
 {
-	ASSERT_EQ(0, run(&self->second, job_enter, ARG(FG_FILES)));
-	ASSERT_EQ(0, run(&self->first, job_prepare, ARG(FG_MEMORY)));
-	start(&self->third, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->third, 2)));
-	start(&self->second, job_fork, &fork_memory);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->second, 3)));
+	ASSERT_EQ(0, run(&self->second, job_enter, ARG(FILES)));
+	ASSERT_EQ(0, run(&self->first, job_prepare, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->third, &fork_both, 2));
+	ASSERT_TRUE(fork_waits(&self->second, &fork_memory, 3));
 	ASSERT_EQ(0, run(&self->first, job_release, NULL));
 	EXPECT_EQ(0, finish_fork(&self->second));
-	EXPECT_TRUE(wait_until(fg_waiting(&self->third, 1)));
-	ASSERT_EQ(0, run(&self->second, job_leave, ARG(FG_FILES)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->third, 1)));
+	ASSERT_EQ(0, run(&self->second, job_leave, ARG(FILES)));
 	EXPECT_EQ(0, finish_fork(&self->third));
 }
 
 /* The phase waits for its section, so it must not wait for the phase. */
 TEST_F(phase, forker_that_the_phase_waits_for_does_not_queue)
 {
-	ASSERT_EQ(0, run(&self->second, job_hold, ARG(FG_MEMORY)));
-	start(&self->first, job_fork, &fork_memory);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->first, 1)));
-	ASSERT_EQ(0, run(&self->third, job_prepare, ARG(FG_FILES)));
-	start(&self->second, job_fork, &fork_files);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->second, 3)));
+	ASSERT_EQ(0, run(&self->second, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->first, &fork_memory, 1));
+	ASSERT_EQ(0, run(&self->third, job_prepare, ARG(FILES)));
+	ASSERT_TRUE(fork_waits(&self->second, &fork_files, 3));
 	ASSERT_EQ(0, run(&self->third, job_release, NULL));
 	EXPECT_EQ(0, finish_fork(&self->second));
-	EXPECT_TRUE(wait_until(fg_waiting(&self->first, 1)));
-	ASSERT_EQ(0, run(&self->second, job_drop, ARG(FG_MEMORY)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->first, 1)));
+	ASSERT_EQ(0, run(&self->second, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->first));
-	EXPECT_EQ(1, fg_state().phases);
+	EXPECT_EQ(1, gate_state().phases);
 }
 
 /*
@@ -186,9 +160,9 @@ static long job_enter_on(void *unused)
 	long ret, made = 0;
 
 	do {
-		ret = job_hold(ARG(FG_MEMORY));
+		ret = job_hold(ARG(MEMORY));
 		if (!ret)
-			ret = job_drop(ARG(FG_MEMORY));
+			ret = job_drop(ARG(MEMORY));
 		if (ret)
 			return ret;
 		made++;
@@ -202,25 +176,39 @@ static long job_enter_often(void *times)
 	long ret;
 
 	for (i = 0; i < (uintptr_t)times; i++) {
-		ret = fg_enter(FG_MEMORY);
+		ret = gate_enter(MEMORY);
 		if (!ret)
-			ret = fg_leave(FG_MEMORY);
+			ret = gate_leave(MEMORY);
 		if (ret)
 			return ret;
 	}
 	return 0;
 }
 
+/* newcomer_gets_in - 200 times while three others fork without end */
+static void newcomer_gets_in(struct __test_metadata *_metadata, struct worker *forkers,
+			     struct worker *newcomer)
+{
+	int i;
+
+	for (i = 0; i < 3; i++)
+		start(&forkers[i], job_fork_on, NULL);
+	EXPECT_EQ(0, run(newcomer, job_enter_often, ARG(200)));
+	WRITE_ONCE(stop, 1);
+	for (i = 0; i < 3; i++)
+		EXPECT_LT(0, finish(&forkers[i]));
+}
+
 TEST_F(phase, newcomers_do_not_starve)
 {
-	start(&self->first, job_fork_on, NULL);
-	start(&self->second, job_fork_on, NULL);
-	start(&self->third, job_fork_on, NULL);
-	EXPECT_EQ(0, run(&self->newcomer, job_enter_often, ARG(200)));
-	WRITE_ONCE(stop, 1);
-	EXPECT_LT(0, finish(&self->first));
-	EXPECT_LT(0, finish(&self->second));
-	EXPECT_LT(0, finish(&self->third));
+	newcomer_gets_in(_metadata, &self->first, &self->newcomer);
+}
+
+/* Without patience every fork may join the phase: the copies must not keep it going. */
+TEST_F(phase, newcomers_do_not_starve_without_patience)
+{
+	ASSERT_EQ(0, change_policy(patience, 0));
+	newcomer_gets_in(_metadata, &self->first, &self->newcomer);
 }
 
 TEST_F(phase, forks_do_not_starve)
@@ -231,7 +219,7 @@ TEST_F(phase, forks_do_not_starve)
 	start(&self->second, job_enter_on, NULL);
 	start(&self->third, job_enter_on, NULL);
 	for (i = 0; i < 50; i++)
-		EXPECT_EQ(0, child_exit(run(&self->newcomer, job_fork, &fork_both)));
+		EXPECT_EQ(0, run_fork(&self->newcomer, &fork_both));
 	WRITE_ONCE(stop, 1);
 	EXPECT_LT(0, finish(&self->first));
 	EXPECT_LT(0, finish(&self->second));
@@ -251,13 +239,13 @@ static long job_nest_on(void *unused)
 	long ret;
 
 	while (!READ_ONCE(stop)) {
-		ret = fg_enter(on.outer);
+		ret = gate_enter(on.outer);
 		if (!ret)
-			ret = fg_enter(on.inner);
+			ret = gate_enter(on.inner);
 		if (!ret)
-			ret = fg_leave(on.inner);
+			ret = gate_leave(on.inner);
 		if (!ret)
-			ret = fg_leave(on.outer);
+			ret = gate_leave(on.outer);
 		if (ret)
 			return ret;
 	}
@@ -272,7 +260,7 @@ static void nested_sections(struct __test_metadata *_metadata, struct worker *fi
 	start(first, job_nest_on, NULL);
 	start(second, job_nest_on, NULL);
 	for (i = 0; i < 30; i++)
-		EXPECT_EQ(0, child_exit(run(forker, job_fork, how)));
+		EXPECT_EQ(0, run_fork(forker, how));
 	WRITE_ONCE(stop, 1);
 	EXPECT_EQ(0, finish(first));
 	EXPECT_EQ(0, finish(second));
@@ -280,33 +268,27 @@ static void nested_sections(struct __test_metadata *_metadata, struct worker *fi
 
 TEST_F(phase, files_inside_memory_do_not_starve_a_fork_of_files)
 {
-	on.outer = FG_MEMORY;
-	on.inner = FG_FILES;
+	on.outer = MEMORY;
+	on.inner = FILES;
 	nested_sections(_metadata, &self->first, &self->second, &self->third, &fork_files);
 }
 
 TEST_F(phase, memory_inside_files_does_not_starve_a_fork_of_memory)
 {
-	on.outer = FG_FILES;
-	on.inner = FG_MEMORY;
+	on.outer = FILES;
+	on.inner = MEMORY;
 	nested_sections(_metadata, &self->first, &self->second, &self->third, &fork_memory);
 }
 
-/* Forkers inside a section join any phase. They must not keep one going for ever. */
+/* Forkers inside a section may join any phase. They must not keep one going without end. */
 static long job_vfork_inside_on(void *unused)
 {
 	long made = 0;
-	pid_t pid;
-	int ret;
 
 	do {
-		if (fg_enter(FG_MEMORY))
+		if (gate_enter(MEMORY))
 			return -1;
-		pid = vfork();
-		if (!pid)
-			_exit(0);
-		ret = child_exit(pid);
-		if (ret || fg_leave(FG_MEMORY))
+		if (child_exit(job_vfork(child_nothing)) || gate_leave(MEMORY))
 			return -2;
 		made++;
 	} while (!READ_ONCE(stop));
@@ -320,7 +302,7 @@ TEST_F(phase, forkers_inside_sections_do_not_starve_the_queue)
 	start(&self->first, job_vfork_inside_on, NULL);
 	start(&self->second, job_vfork_inside_on, NULL);
 	for (i = 0; i < 20; i++)
-		EXPECT_EQ(0, child_exit(run(&self->third, job_fork, &fork_both)));
+		EXPECT_EQ(0, run_fork(&self->third, &fork_both));
 	EXPECT_EQ(0, run(&self->newcomer, job_enter_often, ARG(50)));
 	WRITE_ONCE(stop, 1);
 	EXPECT_LT(0, finish(&self->first));

@@ -3,7 +3,7 @@
  * Rule 8: policy is per gate, set by ioctl, inherited by the child.
  * Rule 10: exec discards it.
  */
-#include "forkgate_test.h"
+#include "test/harness.h"
 
 FIXTURE(policy) {
 	struct forkgate_policy policy;
@@ -11,9 +11,9 @@ FIXTURE(policy) {
 
 FIXTURE_SETUP(policy)
 {
-	ASSERT_EQ(0, fg_open());
-	ASSERT_EQ(0, fg_map());
-	ASSERT_EQ(0, fg_call(FORKGATE_IOC_POLICY_GET, &self->policy));
+	ASSERT_EQ(0, gate_open());
+	ASSERT_EQ(0, gate_map());
+	ASSERT_EQ(0, gate_call(FORKGATE_IOC_POLICY_GET, &self->policy));
 }
 
 FIXTURE_TEARDOWN(policy)
@@ -22,10 +22,10 @@ FIXTURE_TEARDOWN(policy)
 
 TEST_F(policy, defaults)
 {
-	EXPECT_EQ(100 * FG_MILLISECOND, self->policy.patience);
-	EXPECT_EQ(100 * FG_MILLISECOND, self->policy.ticket_hold);
+	EXPECT_EQ(100 * NSEC_PER_MSEC, self->policy.patience);
+	EXPECT_EQ(100 * NSEC_PER_MSEC, self->policy.ticket_hold);
 	EXPECT_EQ(FORKGATE_FOREVER, self->policy.timeout);
-	EXPECT_EQ(10 * FG_SECOND, self->policy.backstop);
+	EXPECT_EQ(10 * NSEC_PER_SEC, self->policy.backstop);
 	EXPECT_EQ(FORKGATE_FAIL, self->policy.on_timeout);
 	EXPECT_EQ(0, self->policy.pad);
 }
@@ -34,16 +34,16 @@ TEST_F(policy, get_returns_what_was_set)
 {
 	struct forkgate_policy policy = { 1, 2, 3, 4, FORKGATE_PROCEED, 0 };
 
-	EXPECT_EQ(0, fg_set_policy(&policy));
+	EXPECT_EQ(0, gate_set_policy(&policy));
 	memset(&self->policy, 0xff, sizeof(self->policy));
-	EXPECT_EQ(0, fg_call(FORKGATE_IOC_POLICY_GET, &self->policy));
+	EXPECT_EQ(0, gate_call(FORKGATE_IOC_POLICY_GET, &self->policy));
 	EXPECT_EQ(0, memcmp(&policy, &self->policy, sizeof(policy)));
 }
 
 TEST_F(policy, needs_no_registration)
 {
-	EXPECT_EQ(0, fg_state().threads);
-	EXPECT_EQ(0, fg_set_policy(&self->policy));
+	EXPECT_EQ(0, gate_state().threads);
+	EXPECT_EQ(0, gate_set_policy(&self->policy));
 }
 
 /*
@@ -69,9 +69,9 @@ TIME(backstop);
 
 FIXTURE_SETUP(time)
 {
-	ASSERT_EQ(0, fg_open());
-	ASSERT_EQ(0, fg_map());
-	ASSERT_EQ(0, fg_call(FORKGATE_IOC_POLICY_GET, &self->policy));
+	ASSERT_EQ(0, gate_open());
+	ASSERT_EQ(0, gate_map());
+	ASSERT_EQ(0, gate_call(FORKGATE_IOC_POLICY_GET, &self->policy));
 	self->field = (uint64_t *)((char *)&self->policy + variant->offset);
 }
 
@@ -82,7 +82,7 @@ FIXTURE_TEARDOWN(time)
 /* same_policy - did a refused call change nothing? */
 static bool same_policy(struct forkgate_policy *old)
 {
-	struct forkgate_policy now = fg_policy();
+	struct forkgate_policy now = gate_policy();
 
 	return !memcmp(&now, old, sizeof(now));
 }
@@ -90,14 +90,14 @@ static bool same_policy(struct forkgate_policy *old)
 TEST_F(time, zero)
 {
 	*self->field = 0;
-	EXPECT_EQ(0, fg_set_policy(&self->policy));
+	EXPECT_EQ(0, gate_set_policy(&self->policy));
 	EXPECT_TRUE(same_policy(&self->policy));
 }
 
 TEST_F(time, longest)
 {
 	*self->field = FORKGATE_TIME_MAX;
-	EXPECT_EQ(0, fg_set_policy(&self->policy));
+	EXPECT_EQ(0, gate_set_policy(&self->policy));
 	EXPECT_TRUE(same_policy(&self->policy));
 }
 
@@ -106,7 +106,7 @@ TEST_F(time, too_long)
 	struct forkgate_policy old = self->policy;
 
 	*self->field = FORKGATE_TIME_MAX + 1;
-	EXPECT_EQ(-EINVAL, fg_set_policy(&self->policy));
+	EXPECT_EQ(-EINVAL, gate_set_policy(&self->policy));
 	EXPECT_TRUE(same_policy(&old));
 }
 
@@ -115,7 +115,7 @@ TEST_F(time, almost_forever)
 	struct forkgate_policy old = self->policy;
 
 	*self->field = FORKGATE_FOREVER - 1;
-	EXPECT_EQ(-EINVAL, fg_set_policy(&self->policy));
+	EXPECT_EQ(-EINVAL, gate_set_policy(&self->policy));
 	EXPECT_TRUE(same_policy(&old));
 }
 
@@ -126,12 +126,12 @@ TEST_F(time, forever)
 	/* A ticket that never runs out could hang an order of locks. */
 	if (variant->offset == offsetof(struct forkgate_policy, ticket_hold)) {
 		self->policy.ticket_hold = FORKGATE_FOREVER;
-		EXPECT_EQ(-EINVAL, fg_set_policy(&self->policy));
+		EXPECT_EQ(-EINVAL, gate_set_policy(&self->policy));
 		EXPECT_TRUE(same_policy(&old));
 		return;
 	}
 	*self->field = FORKGATE_FOREVER;
-	EXPECT_EQ(0, fg_set_policy(&self->policy));
+	EXPECT_EQ(0, gate_set_policy(&self->policy));
 	EXPECT_TRUE(same_policy(&self->policy));
 }
 
@@ -140,7 +140,7 @@ TEST_F(policy, on_timeout_unknown)
 	struct forkgate_policy old = self->policy;
 
 	self->policy.on_timeout = 2;
-	EXPECT_EQ(-EINVAL, fg_set_policy(&self->policy));
+	EXPECT_EQ(-EINVAL, gate_set_policy(&self->policy));
 	EXPECT_TRUE(same_policy(&old));
 }
 
@@ -149,7 +149,7 @@ TEST_F(policy, padding)
 	struct forkgate_policy old = self->policy;
 
 	self->policy.pad = 1;
-	EXPECT_EQ(-EINVAL, fg_set_policy(&self->policy));
+	EXPECT_EQ(-EINVAL, gate_set_policy(&self->policy));
 	EXPECT_TRUE(same_policy(&old));
 }
 
@@ -165,13 +165,13 @@ static int child_same_policy(void)
 
 	if (!same_policy(&expected))
 		return 1;
-	return fg_set_policy(&mine) ? 2 : 0;
+	return gate_set_policy(&mine) ? 2 : 0;
 }
 
 /* The child inherits it; what the child sets is its own. */
 TEST_F(policy, inherited)
 {
-	ASSERT_EQ(0, fg_set_policy(&expected));
+	ASSERT_EQ(0, gate_set_policy(&expected));
 	EXPECT_EQ(0, child_exit(raw_fork(0, child_same_policy)));
 	EXPECT_EQ(0, child_exit(raw_fork(CLONE_FILES, child_same_policy)));
 	EXPECT_TRUE(same_policy(&expected));
@@ -182,12 +182,12 @@ TEST_F(policy, discarded_by_exec)
 	char number[16];
 	pid_t pid;
 
-	ASSERT_EQ(0, fg_set_policy(&expected));
+	ASSERT_EQ(0, gate_set_policy(&expected));
 	fcntl(gate.fd, F_SETFD, 0);
 	snprintf(number, sizeof(number), "%d", gate.fd);
 	pid = fork();
 	if (!pid) {
-		fg_exec_helper("fresh", number);
+		exec_helper("fresh", number);
 		_exit(127);
 	}
 	EXPECT_EQ(0, child_exit(pid));
@@ -196,22 +196,21 @@ TEST_F(policy, discarded_by_exec)
 /* A running wait goes by the policy that it began with; the next one by the new. */
 TEST_F(policy, applies_to_the_next_wait)
 {
-	struct forkgate_policy policy = fg_patient;
+	struct forkgate_policy policy = patient_policy;
 	struct worker holder, forker;
 
-	ASSERT_LE(0, fg_register());
-	ASSERT_EQ(0, fg_set_policy(&policy));
+	ASSERT_LE(0, gate_register());
+	ASSERT_EQ(0, gate_set_policy(&policy));
 	ASSERT_EQ(0, worker_new(&holder));
 	ASSERT_EQ(0, worker_new(&forker));
-	ASSERT_EQ(0, run(&holder, job_hold, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&holder, job_hold, ARG(MEMORY)));
 	policy.backstop = 0;
-	ASSERT_EQ(0, fg_set_policy(&policy));
+	ASSERT_EQ(0, gate_set_policy(&policy));
 	EXPECT_EQ(-EAGAIN, run(&forker, job_fork, &fork_both));
 	policy.backstop = FORKGATE_FOREVER;
-	ASSERT_EQ(0, fg_set_policy(&policy));
-	start(&forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&forker, 1)));
-	ASSERT_EQ(0, run(&holder, job_drop, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, gate_set_policy(&policy));
+	ASSERT_TRUE(fork_waits(&forker, &fork_both, 1));
+	ASSERT_EQ(0, run(&holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&forker));
 }
 

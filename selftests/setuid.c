@@ -4,7 +4,10 @@
  * delay only its own forks.
  * Rule 10: exec of a set-user-ID program discards the gate like any exec.
  */
-#include "forkgate_test.h"
+#include "test/harness.h"
+#include "test/step.h"
+
+#include <sys/stat.h>
 
 #define NOBODY		65534
 #define SETUID_HELPER	"/tmp/forkgate_setuid_helper"
@@ -37,24 +40,24 @@ static int use_all(void)
 
 	if (!become_nobody())
 		return 1;
-	if (fg_setup() < 0)
+	if (setup_workers(&holder, 1))
 		return 2;
-	if (worker_new(&holder) || worker_new(&forker))
+	if (worker_new(&forker))
 		return 3;
-	if (run(&holder, job_hold, ARG(FG_BOTH)))
+	if (run(&holder, job_hold, ARG(BOTH)))
 		return 4;
 	start(&forker, job_fork, &fork_both);
-	if (!wait_until(fg_waiting(&forker, 1)))
+	if (!wait_until(worker_waits(&forker, 1)))
 		return 5;
-	if (run(&holder, job_drop, ARG(FG_BOTH)) || finish_fork(&forker))
+	if (run(&holder, job_drop, ARG(BOTH)) || finish_fork(&forker))
 		return 6;
-	if (run(&forker, job_prepare, ARG(FG_BOTH)) || run(&forker, job_release, NULL))
+	if (run(&forker, job_prepare, ARG(BOTH)) || run(&forker, job_release, NULL))
 		return 7;
-	policy = fg_policy();
+	policy = gate_policy();
 	policy.on_timeout = FORKGATE_PROCEED;
-	if (fg_set_policy(&policy))
+	if (gate_set_policy(&policy))
 		return 8;
-	if (fg_state().threads != 3)
+	if (gate_state().threads != 3)
 		return 9;
 	return 0;
 }
@@ -77,14 +80,14 @@ TEST_F(user, nobody_cannot_look_at_others)
 	if (!pid) {
 		if (!become_nobody())
 			_exit(1);
-		_exit(open(FG_DEBUGFS "/gates", O_RDONLY) >= 0 || open(STEPS, O_RDWR) >= 0);
+		_exit(open(DEBUGFS "/gates", O_RDONLY) >= 0 || open(STEPS, O_RDWR) >= 0);
 	}
 	EXPECT_EQ(0, child_exit(pid));
 }
 
 /*
- * While nobody's gate is shut for good, root's forks and those of another
- * process of nobody pass.
+ * While the gate of a process of the user nobody is shut for good, the forks of
+ * root and of another process of that user pass.
  */
 TEST_F(user, delays_only_its_own_forks)
 {
@@ -94,16 +97,16 @@ TEST_F(user, delays_only_its_own_forks)
 
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		if (!become_nobody() || fg_setup() < 0 || fg_prepare(FG_BOTH))
+		if (!become_nobody() || gate_setup() < 0 || gate_prepare(BOTH))
 			_exit(1);
 		if (write(self->fds[1], "", 1) != 1)
 			_exit(2);
 		pause();
 	}
 	ASSERT_EQ(1, read(self->fds[0], &byte, 1));
-	ASSERT_LE(0, fg_setup());
+	ASSERT_LE(0, gate_setup());
 	ASSERT_EQ(0, worker_new(&other));
-	EXPECT_EQ(0, child_exit(run(&other, job_fork, &fork_both)));
+	EXPECT_EQ(0, run_fork(&other, &fork_both));
 	second = fork();
 	if (!second)
 		_exit(!become_nobody() || child_exit(raw_fork(0, child_nothing)));
@@ -117,14 +120,14 @@ static int child_as_nobody(void)
 {
 	if (!become_nobody())
 		return 1;
-	if (fg_enter(FG_BOTH) || fg_leave(FG_BOTH) || fg_state().threads != 1)
+	if (gate_enter(BOTH) || gate_leave(BOTH) || gate_state().threads != 1)
 		return 2;
 	return child_exit(raw_fork(0, child_nothing));
 }
 
 TEST_F(user, gate_survives_a_change_of_user)
 {
-	ASSERT_LE(0, fg_setup());
+	ASSERT_LE(0, gate_setup());
 	EXPECT_EQ(0, child_exit(raw_fork(0, child_as_nobody)));
 }
 
@@ -189,19 +192,19 @@ static int nobody_execs(bool fresh)
 	struct worker holder, forker, newcomer;
 	char number[16];
 
-	if (!become_nobody() || fg_setup() < 0)
+	if (!become_nobody() || setup_workers(&holder, 1))
 		return 100;
-	if (worker_new(&holder) || worker_new(&forker) || worker_new(&newcomer))
+	if (worker_new(&forker) || worker_new(&newcomer))
 		return 101;
 	fcntl(gate.fd, F_SETFD, 0);
 	snprintf(number, sizeof(number), "%d", gate.fd);
-	if (run(&holder, job_enter, ARG(FG_BOTH)))
+	if (run(&holder, job_enter, ARG(BOTH)))
 		return 102;
 	start(&forker, job_fork, &fork_both);
-	if (!wait_until(fg_waiting(&forker, 1)))
+	if (!wait_until(worker_waits(&forker, 1)))
 		return 103;
-	start(&newcomer, job_enter, ARG(FG_MEMORY));
-	if (!wait_until(fg_state().blocked == 1))
+	start(&newcomer, job_enter, ARG(MEMORY));
+	if (!wait_until(gate_state().blocked == 1))
 		return 104;
 	start(&holder, job_exec_setuid, fresh ? number : NULL);
 	finish(&holder);
@@ -229,15 +232,14 @@ TEST_F(exec, takes_no_gate_along)
 }
 
 /* A process that shares nobody's memory executes it inside a section: nobody's fork goes on. */
-static int sharer_ready;
+static int sharer_ready, sharer_go;	/* latches */
 
 static int sharer_execs(void)
 {
-	if (fg_register() < 0 || fg_enter(FG_BOTH))
+	if (gate_register() < 0 || gate_enter(BOTH))
 		return 1;
-	WRITE_ONCE(sharer_ready, 1);
-	while (READ_ONCE(sharer_ready) == 1)
-		fg_futex(&sharer_ready, FUTEX_WAIT, 1, NULL);
+	latch_open(&sharer_ready);
+	latch_wait(&sharer_go);
 	execl(SETUID_HELPER, "helper", "ids", "0", NULL);
 	return 2;
 }
@@ -252,16 +254,15 @@ static int nobody_shares(void)
 	struct worker spawner, forker;
 	pid_t pid;
 
-	if (!become_nobody() || fg_setup() < 0 || worker_spawn(&spawner) || worker_new(&forker))
+	if (!become_nobody() || gate_setup() < 0 || worker_spawn(&spawner) || worker_new(&forker))
 		return 100;
 	pid = run(&spawner, job_sharer, NULL);
 	if (!wait_until(READ_ONCE(sharer_ready)))
 		return 101;
 	start(&forker, job_fork, &fork_both);
-	if (!wait_until(fg_waiting(&forker, 1)))
+	if (!wait_until(worker_waits(&forker, 1)))
 		return 102;
-	WRITE_ONCE(sharer_ready, 2);
-	fg_futex(&sharer_ready, FUTEX_WAKE, 1, NULL);
+	latch_open(&sharer_go);
 	if (finish_fork(&forker))
 		return 103;
 	return child_exit(pid);

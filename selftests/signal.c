@@ -4,33 +4,23 @@
  * forker keeps its place for a while, so that periodic signals cannot starve
  * it; SIGKILL kills, SIGSTOP stops and the freezer freezes.
  */
-#include "forkgate_test.h"
+#include "test/handler.h"
+#include "test/harness.h"
 
-FIXTURE(sig) {
-	struct worker holder, forker, other;
-};
+#include <sys/stat.h>
 
-FIXTURE_SETUP(sig)
-{
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->holder));
-	ASSERT_EQ(0, worker_new(&self->forker));
-	ASSERT_EQ(0, worker_new(&self->other));
-}
-
-FIXTURE_TEARDOWN(sig)
-{
-}
+FIXTURE_WORKERS(sig, holder, forker, other);
 
 static int runs;		/* how often a handler ran */
 static long handler_child;
-static int handler_stay;	/* the handler stays until this is 0 */
+static bool handler_stays;	/* until the test opens the latch */
+static int handler_leave;
 
 static void handler(int signo)
 {
 	__atomic_add_fetch(&runs, 1, __ATOMIC_SEQ_CST);
-	while (READ_ONCE(handler_stay))
-		fg_futex(&handler_stay, FUTEX_WAIT, 1, NULL);
+	if (READ_ONCE(handler_stays))
+		latch_wait(&handler_leave);
 }
 
 static void handler_forks(int signo)
@@ -39,31 +29,11 @@ static void handler_forks(int signo)
 	WRITE_ONCE(handler_child, raw_fork(0, child_whole));
 }
 
-static void handle(void (*function)(int), int flags)
-{
-	struct sigaction action = { .sa_handler = function, .sa_flags = flags };
-
-	sigaction(SIGUSR1, &action, NULL);
-}
-
-static void leave_handler(void)
-{
-	WRITE_ONCE(handler_stay, 0);
-	fg_futex(&handler_stay, FUTEX_WAKE, INT_MAX, NULL);
-}
-
-static int interrupt(struct worker *worker)
-{
-	return syscall(__NR_tgkill, getpid(), worker->tid, SIGUSR1);
-}
-
 /*
  * Handlers
  */
 
-FIXTURE(handler) {
-	struct worker holder, forker, other;
-};
+FIXTURE_WORKERS(handler, holder, forker, other);
 
 FIXTURE_VARIANT(handler) {
 	int flags;
@@ -75,86 +45,64 @@ FIXTURE_VARIANT_ADD(handler, no_restart) { .flags = 0, .how = &fork_both };
 FIXTURE_VARIANT_ADD(handler, files) { .flags = 0, .how = &fork_files };
 FIXTURE_VARIANT_ADD(handler, memory) { .flags = 0, .how = &fork_memory };
 
-FIXTURE_SETUP(handler)
-{
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->holder));
-	ASSERT_EQ(0, worker_new(&self->forker));
-	ASSERT_EQ(0, worker_new(&self->other));
-}
-
-FIXTURE_TEARDOWN(handler)
-{
-}
-
 TEST_F(handler, runs_during_the_wait)
 {
 	int i;
 
 	handle(handler, variant->flags);
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(BOTH)));
 	start(&self->forker, job_fork, variant->how);
 	for (i = 1; i <= 5; i++) {
-		ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+		ASSERT_TRUE(wait_until(worker_waits(&self->forker, 1)));
 		ASSERT_EQ(0, interrupt(&self->forker));
 		ASSERT_TRUE(wait_until(READ_ONCE(runs) == i));
 	}
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	EXPECT_EQ(1, fg_state().phases);
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_BOTH)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	EXPECT_EQ(1, gate_state().phases);
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
-	EXPECT_EQ(1, fg_state().forks);
+	EXPECT_EQ(1, gate_state().forks);
 	EXPECT_EQ(0, gate.head->closed);
 }
 
 TEST_F(handler, may_fork)
 {
 	handle(handler_forks, variant->flags);
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_BOTH)));
-	start(&self->forker, job_fork, variant->how);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(BOTH)));
+	ASSERT_TRUE(fork_waits(&self->forker, variant->how, 1));
 	ASSERT_EQ(0, interrupt(&self->forker));
 	ASSERT_TRUE(wait_until(READ_ONCE(runs) == 1));
 	/* Now the handler's own fork waits. */
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
 	EXPECT_EQ(0, READ_ONCE(handler_child));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(0, child_exit(handler_child));
 	EXPECT_EQ(0, gate.head->closed);
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, gate_state().forkers);
 }
 
 /*
  * The place
  */
 
-static void keep_place_for(uint64_t time)
-{
-	struct forkgate_policy policy = fg_policy();
-
-	policy.ticket_hold = time;
-	fg_set_policy(&policy);
-}
-
 /* While the handler runs, newcomers are still kept out for the fork. */
 TEST_F(sig, place_is_kept)
 {
 	handle(handler, 0);
-	WRITE_ONCE(handler_stay, 1);
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	WRITE_ONCE(handler_stays, true);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
 	ASSERT_EQ(0, interrupt(&self->forker));
 	ASSERT_TRUE(wait_until(READ_ONCE(runs) == 1));
-	EXPECT_EQ(1, fg_state().forkers);
-	EXPECT_EQ(FG_BOTH, gate.head->closed);
-	EXPECT_EQ(-EBUSY, run(&self->other, job_tryenter, ARG(FG_MEMORY)));
-	leave_handler();
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	EXPECT_EQ(1, fg_state().phases);
-	EXPECT_EQ(0, fg_state().expired);
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_EQ(1, gate_state().forkers);
+	EXPECT_EQ(BOTH, gate.head->closed);
+	EXPECT_EQ(-EBUSY, run(&self->other, job_tryenter, ARG(MEMORY)));
+	latch_open(&handler_leave);
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	EXPECT_EQ(1, gate_state().phases);
+	EXPECT_EQ(0, gate_state().expired);
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
@@ -165,59 +113,56 @@ TEST_F(sig, place_is_kept)
 TEST_F(sig, place_is_kept_while_all_leave)
 {
 	handle(handler, 0);
-	WRITE_ONCE(handler_stay, 1);
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	WRITE_ONCE(handler_stays, true);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
 	ASSERT_EQ(0, interrupt(&self->forker));
 	ASSERT_TRUE(wait_until(READ_ONCE(runs) == 1));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
-	start(&self->other, job_enter, ARG(FG_MEMORY));
-	ASSERT_TRUE(wait_until(fg_state().blocked == 1));
-	leave_handler();
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
+	start(&self->other, job_enter, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	latch_open(&handler_leave);
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(0, finish(&self->other));
 }
 
-/* But not for ever: a handler that does not return must not keep the others out. */
+/* But not without limit: a handler that does not return must not keep the others out. */
 TEST_F(sig, place_runs_out)
 {
-	keep_place_for(FG_MILLISECOND);
+	ASSERT_EQ(0, change_policy(ticket_hold, NSEC_PER_MSEC));
 	handle(handler, 0);
-	WRITE_ONCE(handler_stay, 1);
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	WRITE_ONCE(handler_stays, true);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
 	ASSERT_EQ(0, interrupt(&self->forker));
 	ASSERT_TRUE(wait_until(READ_ONCE(runs) == 1));
-	EXPECT_EQ(0, run(&self->other, job_enter, ARG(FG_MEMORY)));
-	EXPECT_TRUE(wait_until(fg_state().expired == 1));
-	EXPECT_EQ(0, fg_state().forkers);
+	EXPECT_EQ(0, run(&self->other, job_enter, ARG(MEMORY)));
+	EXPECT_TRUE(wait_until(gate_state().expired == 1));
+	EXPECT_EQ(0, gate_state().forkers);
 	EXPECT_EQ(0, gate.head->closed);
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
-	leave_handler();
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(MEMORY)));
+	latch_open(&handler_leave);
 	/* It starts anew, and is a good fork like any other. */
-	EXPECT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	EXPECT_EQ(2, fg_state().phases);
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	EXPECT_EQ(2, gate_state().phases);
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(FORKGATE_OUTCOME_GRANTED, run(&self->forker, job_outcome, NULL));
 }
 
 TEST_F(sig, no_place_is_kept_without_ticket_hold)
 {
-	keep_place_for(0);
+	ASSERT_EQ(0, change_policy(ticket_hold, 0));
 	handle(handler, 0);
-	WRITE_ONCE(handler_stay, 1);
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	WRITE_ONCE(handler_stays, true);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
 	ASSERT_EQ(0, interrupt(&self->forker));
 	ASSERT_TRUE(wait_until(READ_ONCE(runs) == 1));
-	EXPECT_EQ(0, run(&self->other, job_enter, ARG(FG_MEMORY)));
-	EXPECT_EQ(0, run(&self->other, job_leave, ARG(FG_MEMORY)));
-	leave_handler();
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_EQ(0, run(&self->other, job_enter, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->other, job_leave, ARG(MEMORY)));
+	latch_open(&handler_leave);
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
@@ -228,12 +173,12 @@ TEST_F(sig, no_place_is_kept_without_ticket_hold)
  */
 static bool ends_amid_signals(struct worker *worker)
 {
-	uint64_t limit = fg_limit();
+	uint64_t limit = wait_limit();
 
 	while (busy(worker)) {
-		if (fg_waiting(worker, 1))
+		if (worker_waits(worker, 1))
 			interrupt(worker);
-		if (!fg_nap(limit))
+		if (!wait_tick(limit))
 			return false;
 	}
 	return true;
@@ -241,19 +186,19 @@ static bool ends_amid_signals(struct worker *worker)
 
 static void give_time(uint64_t backstop, uint64_t hold)
 {
-	struct forkgate_policy policy = fg_policy();
+	struct forkgate_policy policy = gate_policy();
 
 	policy.backstop = backstop;
 	policy.ticket_hold = hold;
-	fg_set_policy(&policy);
+	gate_set_policy(&policy);
 }
 
-/* Its time asleep counts across restarts: signals do not turn a backstop into for ever. */
+/* Its time asleep counts across restarts: signals must not extend a backstop without limit. */
 TEST_F(sig, backstop_counts_across_restarts)
 {
-	give_time(200 * FG_MILLISECOND, 100 * FG_MILLISECOND);
+	give_time(200 * NSEC_PER_MSEC, 100 * NSEC_PER_MSEC);
 	handle(handler, 0);
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
 	start(&self->forker, job_fork, &fork_both);
 	EXPECT_TRUE(ends_amid_signals(&self->forker));
 	EXPECT_EQ(-EAGAIN, finish(&self->forker));
@@ -265,58 +210,80 @@ TEST_F(sig, backstop_counts_without_a_place)
 {
 	uint64_t begin, waited;
 
-	give_time(200 * FG_MILLISECOND, 0);
+	give_time(200 * NSEC_PER_MSEC, 0);
 	handle(handler, 0);
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
 	start(&self->forker, job_fork, &fork_both);
 	EXPECT_TRUE(ends_amid_signals(&self->forker));
 	EXPECT_EQ(-EAGAIN, finish(&self->forker));
 	EXPECT_EQ(FORKGATE_OUTCOME_TIMEOUT, run(&self->forker, job_outcome, NULL));
 	/* The next wait has its whole time again. */
-	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FG_MEMORY)));
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	give_time(10000 * FG_MILLISECOND, 0);
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	give_time(10000 * NSEC_PER_MSEC, 0);
 	begin = now_ms();
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	waited = fg_state().wait_ns / FG_MILLISECOND;
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	waited = gate_state().wait_ns / NSEC_PER_MSEC;
 	EXPECT_LE(waited, now_ms() - begin + 1);
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
 /* and that of a prepare likewise. */
 TEST_F(sig, timeout_counts_without_a_place)
 {
-	struct forkgate_policy policy = fg_policy();
-
-	policy.timeout = 200 * FG_MILLISECOND;
-	policy.ticket_hold = 0;
-	ASSERT_EQ(0, fg_set_policy(&policy));
+	ASSERT_EQ(0, change_policy(timeout, 200 * NSEC_PER_MSEC));
+	ASSERT_EQ(0, change_policy(ticket_hold, 0));
 	handle(handler, 0);
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
-	start(&self->forker, job_prepare, ARG(FG_BOTH));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
+	start(&self->forker, job_prepare, ARG(BOTH));
 	EXPECT_TRUE(ends_amid_signals(&self->forker));
 	EXPECT_EQ(-ETIMEDOUT, finish(&self->forker));
 	EXPECT_EQ(FORKGATE_OUTCOME_TIMEOUT, run(&self->forker, job_outcome, NULL));
 }
 
+/* A duration is the caller's for the whole wait, though every restart passes it again. */
+static long job_prepare_timed(void *ms)
+{
+	return gate_prepare_with(BOTH, FORKGATE_TIMED, (uintptr_t)ms * NSEC_PER_MSEC, 0, NULL);
+}
+
+TEST_F(sig, duration_counts_across_restarts)
+{
+	ASSERT_EQ(0, change_policy(ticket_hold, 100 * NSEC_PER_MSEC));
+	handle(handler, SA_RESTART);
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
+	start(&self->forker, job_prepare_timed, ARG(200));
+	EXPECT_TRUE(ends_amid_signals(&self->forker));
+	EXPECT_EQ(-ETIMEDOUT, finish(&self->forker));
+}
+
+TEST_F(sig, duration_counts_without_a_place)
+{
+	ASSERT_EQ(0, change_policy(ticket_hold, 0));
+	handle(handler, SA_RESTART);
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
+	start(&self->forker, job_prepare_timed, ARG(200));
+	EXPECT_TRUE(ends_amid_signals(&self->forker));
+	EXPECT_EQ(-ETIMEDOUT, finish(&self->forker));
+}
+
 /* What a prepare has waited is not held against the fork of the handler that interrupts it. */
 TEST_F(sig, fork_of_a_handler_has_its_own_time)
 {
-	const uint64_t backstop = 3000 * FG_MILLISECOND * fg_slow();
+	const uint64_t backstop = 3000 * NSEC_PER_MSEC * slow_factor();
 
 	give_time(backstop, 0);
 	handle(handler_forks, 0);
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
-	start(&self->forker, job_prepare, ARG(FG_BOTH));
-	ASSERT_TRUE(wait_until(fg_state().wait_ns > backstop + 100 * FG_MILLISECOND));
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	start(&self->forker, job_prepare, ARG(BOTH));
+	ASSERT_TRUE(wait_until(gate_state().wait_ns > backstop + 100 * NSEC_PER_MSEC));
+	ASSERT_TRUE(wait_until(worker_waits(&self->forker, 1)));
 	ASSERT_EQ(0, interrupt(&self->forker));
 	ASSERT_TRUE(wait_until(READ_ONCE(runs) == 1));
 	/* Now the handler's own fork waits. */
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish(&self->forker));
 	EXPECT_EQ(0, child_exit(handler_child));
 }
@@ -332,17 +299,17 @@ static void handler_fails_to_fork(int signo)
 
 static bool ends_amid_forks_of_handlers(struct worker *worker)
 {
-	uint64_t limit = fg_limit();
+	uint64_t limit = wait_limit();
 	int sent = 0;
 
 	while (busy(worker)) {
-		if (READ_ONCE(failures) == sent && fg_waiting(worker, 1)) {
+		if (READ_ONCE(failures) == sent && worker_waits(worker, 1)) {
 			for (int i = 0; i < 10; i++)
-				fg_nap(limit);
+				wait_tick(limit);
 			interrupt(worker);
 			sent++;
 		}
-		if (!fg_nap(limit))
+		if (!wait_tick(limit))
 			return false;
 	}
 	return true;
@@ -350,9 +317,9 @@ static bool ends_amid_forks_of_handlers(struct worker *worker)
 
 TEST_F(sig, backstop_counts_without_the_forks_of_handlers)
 {
-	give_time(100 * FG_MILLISECOND, 0);
+	give_time(100 * NSEC_PER_MSEC, 0);
 	handle(handler_fails_to_fork, 0);
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
 	start(&self->forker, job_fork, &fork_both);
 	EXPECT_TRUE(ends_amid_forks_of_handlers(&self->forker));
 	EXPECT_EQ(-EAGAIN, finish(&self->forker));
@@ -360,9 +327,9 @@ TEST_F(sig, backstop_counts_without_the_forks_of_handlers)
 
 TEST_F(sig, backstop_counts_without_the_forks_of_handlers_that_have_its_place)
 {
-	give_time(100 * FG_MILLISECOND, 100 * FG_MILLISECOND);
+	give_time(100 * NSEC_PER_MSEC, 100 * NSEC_PER_MSEC);
 	handle(handler_fails_to_fork, 0);
-	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
 	start(&self->forker, job_fork, &fork_both);
 	EXPECT_TRUE(ends_amid_forks_of_handlers(&self->forker));
 	EXPECT_EQ(-EAGAIN, finish(&self->forker));
@@ -374,10 +341,10 @@ static int stop;
 static long job_enter_on(void *unused)
 {
 	while (!READ_ONCE(stop)) {
-		long ret = job_hold(ARG(FG_MEMORY));
+		long ret = job_hold(ARG(MEMORY));
 
 		if (!ret)
-			ret = job_drop(ARG(FG_MEMORY));
+			ret = job_drop(ARG(MEMORY));
 		if (ret)
 			return ret;
 	}
@@ -387,17 +354,16 @@ static long job_enter_on(void *unused)
 static long job_fork_profiled(void *unused)
 {
 	/* A fork that takes longer than the period never ends, also without us. */
-	const char *slow = getenv("KSELFTEST_SLOW");
-	const long period = 20000000L * (slow && atoi(slow) > 1 ? atoi(slow) : 1);
+	const uint64_t period = 20 * NSEC_PER_MSEC * slow_factor();
 	struct itimerspec time = {
-		.it_interval.tv_sec = period / 1000000000,
-		.it_interval.tv_nsec = period % 1000000000,
+		.it_interval.tv_sec = period / NSEC_PER_SEC,
+		.it_interval.tv_nsec = period % NSEC_PER_SEC,
 		.it_value.tv_nsec = 1000000,
 	};
 	struct sigevent event = {
 		.sigev_notify = SIGEV_THREAD_ID,
 		.sigev_signo = SIGUSR1,
-		._sigev_un._tid = fg_gettid(),
+		._sigev_un._tid = sys_gettid(),
 	};
 	timer_t timer;
 	int i, status = 0;
@@ -438,12 +404,12 @@ static long job_fork_blocking_signals(void *how)
 TEST_F(sig, blocked_signals_are_for_later)
 {
 	handle(handler, 0);
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
 	start(&self->forker, job_fork_blocking_signals, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_TRUE(wait_until(worker_waits(&self->forker, 1)));
 	ASSERT_EQ(0, interrupt(&self->forker));
-	EXPECT_TRUE(fg_waiting(&self->forker, 1));
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_MEMORY)));
+	EXPECT_TRUE(worker_waits(&self->forker, 1));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(1, runs);
 }
@@ -458,21 +424,21 @@ static int scenario(int ready, int go)
 	struct worker holder, forker, newcomer;
 	char byte;
 
-	if (fg_setup() < 0 || worker_new(&holder) || worker_new(&forker) || worker_new(&newcomer))
+	if (gate_setup() < 0 || worker_new(&holder) || worker_new(&forker) || worker_new(&newcomer))
 		return 1;
-	if (run(&holder, job_hold, ARG(FG_MEMORY)))
+	if (run(&holder, job_hold, ARG(MEMORY)))
 		return 2;
 	start(&forker, job_fork_blocking_signals, &fork_both);
-	if (!wait_until(fg_waiting(&forker, 1)))
+	if (!wait_until(worker_waits(&forker, 1)))
 		return 3;
-	start(&newcomer, job_enter, ARG(FG_MEMORY));
-	if (!wait_until(fg_state().blocked == 1 && fg_asleep(newcomer.tid)))
+	start(&newcomer, job_enter, ARG(MEMORY));
+	if (!wait_until(gate_state().blocked == 1 && task_asleep(newcomer.tid)))
 		return 4;
 	if (write(ready, "", 1) != 1 || read(go, &byte, 1) != 1)
 		return 5;
-	if (!wait_until(fg_waiting(&forker, 1) && fg_state().blocked == 1))
+	if (!wait_until(worker_waits(&forker, 1) && gate_state().blocked == 1))
 		return 6;
-	if (run(&holder, job_drop, ARG(FG_MEMORY)))
+	if (run(&holder, job_drop, ARG(MEMORY)))
 		return 7;
 	if (finish_fork(&forker))
 		return 8;
@@ -552,7 +518,7 @@ static bool is_frozen(int yes)
 {
 	char text[256];
 
-	if (fg_read_file(FREEZER "/cgroup.events", text, sizeof(text)) <= 0)
+	if (read_file(FREEZER "/cgroup.events", text, sizeof(text)) <= 0)
 		return false;
 	return strstr(text, yes ? "frozen 1" : "frozen 0");
 }
@@ -565,14 +531,14 @@ TEST_F(process, freezes_and_thaws)
 	if (mkdir(FREEZER, 0755) && errno != EEXIST)
 		SKIP(return, "no cgroup v2: %s", strerror(errno));
 	snprintf(text, sizeof(text), "%d", self->pid);
-	if (fg_write_file(FREEZER "/cgroup.procs", text)) {
+	if (write_file(FREEZER "/cgroup.procs", text)) {
 		rmdir(FREEZER);
 		SKIP(return, "cannot enter a cgroup");
 	}
 	for (i = 0; i < 3; i++) {
-		ASSERT_EQ(0, fg_write_file(FREEZER "/cgroup.freeze", "1"));
+		ASSERT_EQ(0, write_file(FREEZER "/cgroup.freeze", "1"));
 		EXPECT_TRUE(wait_until(is_frozen(1)));
-		ASSERT_EQ(0, fg_write_file(FREEZER "/cgroup.freeze", "0"));
+		ASSERT_EQ(0, write_file(FREEZER "/cgroup.freeze", "0"));
 		EXPECT_TRUE(wait_until(is_frozen(0)));
 	}
 	ASSERT_EQ(1, write(self->go[1], "", 1));

@@ -6,7 +6,8 @@
  * The module must be loaded as a module. Should it let itself be unloaded,
  * all further tests fail.
  */
-#include "forkgate_test.h"
+#include "test/harness.h"
+#include "test/step.h"
 
 static long unload(void)
 {
@@ -23,9 +24,7 @@ FIXTURE_SETUP(loaded)
 		SKIP(return, "not root: cannot unload a module");
 	if (access("/sys/module/forkgate/refcnt", R_OK))
 		SKIP(return, "forkgate is not a module here");
-	ASSERT_LE(0, fg_setup());
-	ASSERT_EQ(0, worker_new(&self->holder));
-	ASSERT_EQ(0, worker_new(&self->forker));
+	ASSERT_EQ(0, setup_workers(&self->holder, 2));
 }
 
 FIXTURE_TEARDOWN(loaded)
@@ -36,7 +35,7 @@ FIXTURE_TEARDOWN(loaded)
 TEST_F(loaded, refused_while_open_and_mapped)
 {
 	EXPECT_EQ(-EWOULDBLOCK, unload());
-	EXPECT_EQ(0, child_exit(run(&self->forker, job_fork, &fork_both)));
+	EXPECT_EQ(0, run_fork(&self->forker, &fork_both));
 }
 
 TEST_F(loaded, refused_while_mapped)
@@ -44,70 +43,58 @@ TEST_F(loaded, refused_while_mapped)
 	close(gate.fd);
 	gate.msync = true;
 	EXPECT_EQ(-EWOULDBLOCK, unload());
-	EXPECT_EQ(0, child_exit(run(&self->forker, job_fork, &fork_both)));
+	EXPECT_EQ(0, run_fork(&self->forker, &fork_both));
 }
 
 TEST_F(loaded, refused_while_open)
 {
-	ASSERT_EQ(0, munmap(gate.head, FORKGATE_MAP_SIZE));
+	ASSERT_EQ(0, gate_unmap());
 	EXPECT_EQ(-EWOULDBLOCK, unload());
-	ASSERT_EQ(0, fg_map());
+	ASSERT_EQ(0, gate_map());
 }
 
 TEST_F(loaded, refused_while_a_fork_waits)
 {
-	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(FG_BOTH)));
-	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(fg_waiting(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(BOTH)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
 	EXPECT_EQ(-EWOULDBLOCK, unload());
-	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
-static int vfork_ready, vfork_go;
+static int vfork_ready, vfork_go;	/* latches */
 
 static int child_stays(void)
 {
 	/* Its copy of the descriptor would do to keep the module. */
 	close(gate.fd);
-	WRITE_ONCE(vfork_ready, 1);
-	while (!READ_ONCE(vfork_go))
-		fg_futex(&vfork_go, FUTEX_WAIT, 0, NULL);
+	latch_open(&vfork_ready);
+	latch_wait(&vfork_go);
 	return 0;
-}
-
-static long job_vfork(void *unused)
-{
-	pid_t pid = vfork();
-
-	if (!pid)
-		_exit(child_stays());
-	return pid < 0 ? -errno : pid;
 }
 
 /* Neither mapped nor open any more, but a vfork has yet to return through the module. */
 TEST_F(loaded, refused_while_a_vfork_is_in_flight)
 {
-	start(&self->forker, job_vfork, NULL);
+	start(&self->forker, job_vfork, child_stays);
 	ASSERT_TRUE(wait_until(READ_ONCE(vfork_ready)));
-	ASSERT_EQ(0, munmap(gate.head, FORKGATE_MAP_SIZE));
+	ASSERT_EQ(0, gate_unmap());
 	close(gate.fd);
 	EXPECT_EQ(-EWOULDBLOCK, unload());
-	WRITE_ONCE(vfork_go, 1);
-	fg_futex(&vfork_go, FUTEX_WAKE, 1, NULL);
+	latch_open(&vfork_go);
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
 /* The same for a fork between its copy and its return. */
 TEST_F(loaded, refused_while_a_fork_is_in_flight)
 {
-	if (!fg_has_steps())
+	if (!have_steps())
 		SKIP(return, NO_STEPS);
 	ASSERT_EQ(0, steps_reset());
 	ASSERT_EQ(0, step("copied", "hold"));
 	start(&self->forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(step_waiting("copied") == 1));
-	ASSERT_EQ(0, munmap(gate.head, FORKGATE_MAP_SIZE));
+	ASSERT_TRUE(held("copied"));
+	ASSERT_EQ(0, gate_unmap());
 	close(gate.fd);
 	EXPECT_EQ(-EWOULDBLOCK, unload());
 	ASSERT_EQ(0, step("copied", "go"));

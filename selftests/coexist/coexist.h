@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the programs here share: loading and unloading modules, and a process
- * of its own that finds out whether clones wait for sections. It must not
- * decide whether they should.
+ * coexist.h - loading and unloading modules, and a process of its own that
+ * finds out whether clones wait for sections
+ *
+ * It must not decide whether they should.
  */
 #ifndef FORKGATE_COEXIST_H
 #define FORKGATE_COEXIST_H
 
-#include "../forkgate_test.h"
+#include "../test/harness.h"
 
+#include <sys/stat.h>
 #include <sys/utsname.h>
 
 #define PLAIN_CLONES	3	/* of a process without a gate */
@@ -71,7 +73,7 @@ static inline int forkgate_load(void)
 {
 	int ret = module_load(module_path(), "");
 
-	if (!ret && !wait_until(!access(FG_DEVICE, F_OK)))
+	if (!ret && !wait_until(!access(DEVICE, F_OK)))
 		ret = -ENODEV;
 	return ret;
 }
@@ -85,14 +87,14 @@ static inline int forkgate_unload(void)
 static inline void give_up_gate(void)
 {
 	if (gate.head)
-		munmap(gate.head, FORKGATE_MAP_SIZE);
+		gate_unmap();
 	if (gate.fd >= 0)
 		close(gate.fd);
 	gate.head = NULL;
 	gate.fd = -1;
 }
 
-/* forkgate_unload_idle - the same; who has ended gives up what it held a moment after that */
+/* forkgate_unload_idle - the same; a process that has ended lets go of it a moment later */
 static inline int forkgate_unload_idle(void)
 {
 	int ret;
@@ -110,7 +112,7 @@ static inline unsigned long kernel_trouble(void)
 {
 	char text[40];
 
-	if (fg_read_file("/proc/sys/kernel/tainted", text, sizeof(text)) <= 0)
+	if (read_file("/proc/sys/kernel/tainted", text, sizeof(text)) <= 0)
 		return ~0UL;
 	return strtoul(text, NULL, 10) & 0x42a0;
 }
@@ -131,7 +133,7 @@ static inline void *shared(size_t size)
  * struct probe - a process that clones
  * @pid: of the process
  * @tid: of its thread that clones, called PROBE_NAME
- * @go: set by whoever started it
+ * @go: set by its parent, which lets it begin
  * @clones: that the thread did, successful ones
  * @waited: gated clones that waited for a section
  * @passed: gated clones that did not
@@ -174,18 +176,18 @@ static inline bool probe_gated(struct probe *probe, struct worker *forker, struc
 	long ret;
 	bool waits;
 
-	ret = run(holder, job_hold, ARG(FG_BOTH));
+	ret = run(holder, job_hold, ARG(BOTH));
 	if (ret)
 		return probe_fails(probe, "hold", ret);
 	start(forker, job_fork, &how);
-	if (!wait_until(!busy(forker) || fg_waiting(forker, 1)))
-		return probe_fails(probe, "neither waits nor ends", fg_state().forkers);
+	if (!wait_until(!busy(forker) || worker_waits(forker, 1)))
+		return probe_fails(probe, "neither waits nor ends", gate_state().forkers);
 	waits = busy(forker);
 	if (!waits)
 		ret = finish_fork(forker);
-	else if (fg_state().holders_count != 1)
-		return probe_fails(probe, "holders", fg_state().holders_count);
-	if (run(holder, job_drop, ARG(FG_BOTH)))
+	else if (gate_state().holders_count != 1)
+		return probe_fails(probe, "holders", gate_state().holders_count);
+	if (run(holder, job_drop, ARG(BOTH)))
 		return probe_fails(probe, "drop", holder->result);
 	if (waits)
 		ret = finish_fork(forker);
@@ -227,7 +229,7 @@ static inline bool probe_run(struct probe *probe, bool gated)
 	}
 	if (!gated)
 		return true;
-	ret = fg_setup();
+	ret = gate_setup();
 	if (!ret)
 		ret = worker_new(&holder);
 	if (!ret)
@@ -238,11 +240,11 @@ static inline bool probe_run(struct probe *probe, bool gated)
 		if (!probe_gated(probe, &forker, &holder))
 			return false;
 	}
-	probe->bypasses = fg_state().bypasses;
+	probe->bypasses = gate_state().bypasses;
 	return true;
 }
 
-/* probe_start - a probe that waits for probe_finish(); NULL if there is none */
+/* probe_start - a probe that waits for probe_finish(); NULL when it cannot be started */
 static inline struct probe *probe_start(bool gated)
 {
 	struct probe *probe = shared(sizeof(*probe));
@@ -258,7 +260,7 @@ static inline struct probe *probe_start(bool gated)
 	}
 	probe->pid = pid;
 	if (pid < 0 ||
-	    !wait_until(__atomic_load_n(&probe->tid, __ATOMIC_SEQ_CST) || fg_gone(pid))) {
+	    !wait_until(__atomic_load_n(&probe->tid, __ATOMIC_SEQ_CST) || task_ended(pid))) {
 		munmap(probe, sizeof(*probe));
 		return NULL;
 	}

@@ -7,6 +7,7 @@
  * This needs a kernel with CONFIG_FAULT_INJECTION_DEBUG_FS.
  */
 #include "coexist.h"
+#include "../test/fault.h"
 
 #define MOST_FAULTS	2000
 
@@ -17,7 +18,7 @@ static void setting(const char *capability, const char *name, const char *value)
 	char path[100];
 
 	snprintf(path, sizeof(path), "/sys/kernel/debug/%s/%s", capability, name);
-	fg_write_file(path, value);
+	write_file(path, value);
 }
 
 static void set_probability(const char *percent)
@@ -98,30 +99,8 @@ static int nth = -1;
 
 static void nth_open(struct __test_metadata *_metadata)
 {
-	nth = fg_fail_nth_open();
+	nth = fail_nth_open();
 	ASSERT_LE(0, nth);
-}
-
-static void nth_arm(unsigned int n)
-{
-	char text[12];
-
-	/* The write copies from user space too, but before it arms. */
-	snprintf(text, sizeof(text), "%u", n);
-	pwrite(nth, text, strlen(text), 0);
-}
-
-/* nth_fired - did it fail something? Disarms. */
-static bool nth_fired(void)
-{
-	char text[12] = "1";
-	bool fired;
-
-	/* If this read is what fails, nothing did before. */
-	fired = pread(nth, text, sizeof(text) - 1, 0) > 0 && !atoi(text);
-	while (pwrite(nth, "0", 1, 0) != 1)
-		;
-	return fired;
 }
 
 /*
@@ -142,7 +121,7 @@ struct operation {
 
 static long op_open(void)
 {
-	return fg_open();
+	return gate_open();
 }
 
 static void undo_open(void)
@@ -153,18 +132,18 @@ static void undo_open(void)
 
 static long op_first_gate(void)
 {
-	long ret = fg_open();
+	long ret = gate_open();
 
 	if (ret)
 		return ret;
-	ret = fg_map();
+	ret = gate_map();
 	if (!ret) {
-		ret = fg_register();
+		ret = gate_register();
 		if (ret >= 0) {
 			/* Only the caller's slot: that page was allocated. */
-			ret = fg_enter(FG_BOTH) ?: fg_leave(FG_BOTH);
+			ret = gate_enter(BOTH) ?: gate_leave(BOTH);
 		} else {
-			munmap(gate.head, FORKGATE_MAP_SIZE);
+			gate_unmap();
 		}
 	}
 	if (ret)
@@ -174,59 +153,59 @@ static long op_first_gate(void)
 
 static void undo_first_gate(void)
 {
-	munmap(gate.head, FORKGATE_MAP_SIZE);
+	gate_unmap();
 	gate.head = NULL;
 	undo_open();
 }
 
 static long op_register(void)
 {
-	long ret = fg_register();
+	long ret = gate_register();
 
 	return ret < 0 ? ret : 0;
 }
 
 static void undo_register(void)
 {
-	fg_call(FORKGATE_IOC_UNREGISTER, NULL);
+	gate_unregister();
 }
 
 static long op_enter(void)
 {
-	return fg_enter_uncounted(FG_BOTH, 0);
+	return gate_enter_by_call(BOTH, 0);
 }
 
 static void undo_enter(void)
 {
-	fg_leave_uncounted(FG_BOTH);
+	gate_leave_by_call(BOTH);
 }
 
 static long op_enter_and_leave(void)
 {
-	long ret = fg_enter_uncounted(FG_BOTH, 0);
+	long ret = gate_enter_by_call(BOTH, 0);
 
 	/* A leave that fails leaves nothing: do it by hand. */
-	if (!ret && fg_leave_uncounted(FG_BOTH))
-		fg_leave(FG_BOTH);
+	if (!ret && gate_leave_by_call(BOTH))
+		gate_leave(BOTH);
 	return ret;
 }
 
 static long op_prepare(void)
 {
-	return fg_prepare(FG_BOTH);
+	return gate_prepare(BOTH);
 }
 
 static void undo_prepare(void)
 {
-	fg_release();
+	gate_release();
 }
 
 static long op_policy(void)
 {
 	struct forkgate_policy policy;
-	long ret = fg_call(FORKGATE_IOC_POLICY_GET, &policy);
+	long ret = gate_call(FORKGATE_IOC_POLICY_GET, &policy);
 
-	return ret ?: fg_set_policy(&policy);
+	return ret ?: gate_set_policy(&policy);
 }
 
 static long op_state(void)
@@ -237,7 +216,7 @@ static long op_state(void)
 		.holders_max = 4,
 	};
 
-	return fg_call(FORKGATE_IOC_STATE, &state);
+	return gate_call(FORKGATE_IOC_STATE, &state);
 }
 
 static long op_health(void)
@@ -245,21 +224,21 @@ static long op_health(void)
 	struct forkgate_health health;
 	struct forkgate_query query;
 
-	return fg_call(FORKGATE_IOC_HEALTH, &health) ?: fg_call(FORKGATE_IOC_QUERY, &query);
+	return gate_call(FORKGATE_IOC_HEALTH, &health) ?: gate_call(FORKGATE_IOC_QUERY, &query);
 }
 
 /* The child's gate is complete, whatever failed on the way to it. */
 static int child_complete(void)
 {
-	struct forkgate_state state = fg_state();
+	struct forkgate_state state = gate_state();
 
 	if (child_whole() || gate.head->copy || gate.head->closed)
 		return 1;
 	if (state.closed || state.forkers || state.blocked || state.threads != !!slot)
 		return 2;
-	if (slot && (slot->tid != fg_gettid() || slot->depth[0] || slot->depth[1]))
+	if (slot && (slot->tid != sys_gettid() || slot->depth[0] || slot->depth[1]))
 		return 3;
-	if (slot && (fg_enter_uncounted(FG_BOTH, 0) || fg_leave_uncounted(FG_BOTH)))
+	if (slot && (gate_enter_by_call(BOTH, 0) || gate_leave_by_call(BOTH)))
 		return 4;
 	return 0;
 }
@@ -289,12 +268,12 @@ static long op_vfork(void)
 
 static long op_fork_prepared(void)
 {
-	long ret = fg_prepare(FG_BOTH);
+	long ret = gate_prepare(BOTH);
 
 	if (ret)
 		return ret;
 	ret = op_fork();
-	fg_release();
+	gate_release();
 	return ret;
 }
 
@@ -303,8 +282,8 @@ static struct worker holder, forker;
 /* The other thread is inside until this clone waits. */
 static void *let_go(void *done)
 {
-	wait_until(fg_state().forkers == 1 || __atomic_load_n((int *)done, __ATOMIC_SEQ_CST));
-	run(&holder, job_drop, ARG(FG_BOTH));
+	wait_until(gate_state().forkers == 1 || __atomic_load_n((int *)done, __ATOMIC_SEQ_CST));
+	run(&holder, job_drop, ARG(BOTH));
 	return NULL;
 }
 
@@ -330,7 +309,7 @@ static bool sane(long ret)
 
 static bool idle(void)
 {
-	struct forkgate_state state = fg_state();
+	struct forkgate_state state = gate_state();
 
 	return !state.closed && !state.forkers && !state.blocked && !state.holders_count &&
 	       !gate.head->closed && !state.bypasses && !state.unsafe;
@@ -343,9 +322,9 @@ static int try_all(struct __test_metadata *_metadata, const struct operation *op
 	long ret;
 
 	for (int n = 1; n < MOST_FAULTS; n++) {
-		nth_arm(n);
+		fail_nth(nth, n);
 		ret = op->run();
-		if (!nth_fired()) {
+		if (!fail_nth_fired(nth)) {
 			EXPECT_EQ(0, ret) TH_LOG("%s, nothing fails", op->name);
 			if (!ret && op->undo)
 				op->undo();
@@ -374,11 +353,11 @@ static int try_all(struct __test_metadata *_metadata, const struct operation *op
 /* still_works - a clone waits, and is let through */
 static void still_works(struct __test_metadata *_metadata)
 {
-	ASSERT_EQ(0, run(&holder, job_hold, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&holder, job_hold, ARG(BOTH)));
 	start(&forker, job_fork, &fork_both);
-	ASSERT_TRUE(wait_until(!busy(&forker) || fg_waiting(&forker, 1)));
+	ASSERT_TRUE(wait_until(!busy(&forker) || worker_waits(&forker, 1)));
 	EXPECT_TRUE(busy(&forker));
-	ASSERT_EQ(0, run(&holder, job_drop, ARG(FG_BOTH)));
+	ASSERT_EQ(0, run(&holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&forker));
 	EXPECT_TRUE(idle());
 }
@@ -399,15 +378,15 @@ TEST_F_TIMEOUT(faults, at_every_place, 3600)
 	for (int i = 0; i < ARRAY_SIZE(first); i++)
 		EXPECT_LT(0, try_all(_metadata, &first[i], false));
 
-	ASSERT_EQ(0, fg_open());
-	ASSERT_EQ(0, fg_map());
+	ASSERT_EQ(0, gate_open());
+	ASSERT_EQ(0, gate_map());
 	ASSERT_EQ(0, worker_new(&holder));
 	ASSERT_EQ(0, worker_new(&forker));
 	EXPECT_LT(0, try_all(_metadata, &registration, true));
 	slot = NULL;
 	EXPECT_LT(0, try_all(_metadata, &operations[FORK_OPERATION], true));
-	ASSERT_LE(0, fg_register());
-	ASSERT_EQ(0, fg_set_policy(&fg_patient));
+	ASSERT_LE(0, gate_register());
+	ASSERT_EQ(0, gate_set_policy(&patient_policy));
 	still_works(_metadata);
 	for (int i = 0; i < ARRAY_SIZE(operations); i++) {
 		EXPECT_LT(0, try_all(_metadata, &operations[i], true));
@@ -427,16 +406,16 @@ TEST_F_TIMEOUT(faults, while_a_clone_waits, 3600)
 	long ret;
 
 	nth_open(_metadata);
-	ASSERT_LE(0, fg_setup());
+	ASSERT_LE(0, gate_setup());
 	ASSERT_EQ(0, worker_new(&holder));
 	ASSERT_EQ(0, worker_new(&forker));
 	for (n = 1; n < MOST_FAULTS; n++) {
 		done = 0;
-		ASSERT_EQ(0, run(&holder, job_hold, ARG(FG_BOTH)));
+		ASSERT_EQ(0, run(&holder, job_hold, ARG(BOTH)));
 		ASSERT_EQ(0, pthread_create(&helper, NULL, let_go, &done));
-		nth_arm(n);
+		fail_nth(nth, n);
 		ret = op_fork();
-		if (!nth_fired())
+		if (!fail_nth_fired(nth))
 			break;
 		__atomic_store_n(&done, 1, __ATOMIC_SEQ_CST);
 		pthread_join(helper, NULL);
@@ -464,9 +443,9 @@ static long job_random(void *number)
 	long ret;
 	int i;
 
-	/* Without an rseq area, see there. */
-	close(fg_fail_nth_open());
-	if (fg_write_file("/proc/thread-self/make-it-fail", "1"))
+	/* for its being without an rseq area */
+	close(fail_nth_open());
+	if (write_file("/proc/thread-self/make-it-fail", "1"))
 		return -EIO;
 	while (!READ_ONCE(stop)) {
 		i = rand_r(&seed) % ARRAY_SIZE(operations);
@@ -474,18 +453,18 @@ static long job_random(void *number)
 		if (!ret && operations[i].undo)
 			operations[i].undo();
 		/* An undo may fail as well. */
-		fg_release();
+		gate_release();
 		while (slot->depth[0])
-			fg_leave(FG_MEMORY);
+			gate_leave(MEMORY);
 		while (slot->depth[1])
-			fg_leave(FG_FILES);
+			gate_leave(FILES);
 		__atomic_add_fetch(&tried, 1, __ATOMIC_RELAXED);
 		__atomic_add_fetch(&failed, !!ret, __ATOMIC_RELAXED);
 		if (!sane(ret))
 			snprintf(insane, sizeof(insane), "%s: %s", operations[i].name,
 				 strerror(-ret));
 	}
-	while (fg_write_file("/proc/thread-self/make-it-fail", "0"))
+	while (write_file("/proc/thread-self/make-it-fail", "0"))
 		;
 	return 0;
 }
@@ -495,11 +474,11 @@ TEST_F(faults, at_random)
 	struct forkgate_policy policy;
 	struct worker workers[4];
 
-	ASSERT_LE(0, fg_setup());
-	policy = fg_patient;
-	policy.patience = 10 * FG_MILLISECOND;
-	policy.ticket_hold = 100 * FG_MILLISECOND;
-	ASSERT_EQ(0, fg_set_policy(&policy));
+	ASSERT_LE(0, gate_setup());
+	policy = patient_policy;
+	policy.patience = 10 * NSEC_PER_MSEC;
+	policy.ticket_hold = 100 * NSEC_PER_MSEC;
+	ASSERT_EQ(0, gate_set_policy(&policy));
 	ASSERT_EQ(0, worker_new(&holder));
 	ASSERT_EQ(0, worker_new(&forker));
 	for (int i = 0; i < ARRAY_SIZE(workers); i++)
@@ -515,7 +494,7 @@ TEST_F(faults, at_random)
 	printf("# %ld calls, %ld failed\n", tried, failed);
 	EXPECT_STREQ("", insane);
 	EXPECT_TRUE(idle());
-	ASSERT_EQ(0, fg_set_policy(&fg_patient));
+	ASSERT_EQ(0, gate_set_policy(&patient_policy));
 	still_works(_metadata);
 }
 

@@ -2,7 +2,7 @@
 /*
  * Loading, unloading and loading again under storms: of clones that do not use
  * the module, of programs that come and go, and of gated clones. Unloading is
- * refused while somebody has a gate, and leaves nothing behind when it is not.
+ * refused while any process has a gate, and leaves nothing behind when it is not.
  */
 #include "coexist.h"
 
@@ -121,7 +121,7 @@ static void clone_plain(struct storm *storm, int n)
 		storm->work[n]++;
 		/* Half of them leave the others some time. */
 		if (n % 2)
-			fg_nap(0);
+			wait_tick(0);
 	}
 }
 
@@ -137,8 +137,8 @@ static void open_and_map(struct storm *storm, int n)
 	while (!READ_ONCE(storm->stop)) {
 		storm->work[n]++;
 		if (rand_r(&seed) % 2)
-			fg_nap(0);
-		ret = fg_open();
+			wait_tick(0);
+		ret = gate_open();
 		if (ret) {
 			/* ENXIO: the device is about to go. */
 			if (ret != -ENOENT && ret != -ENODEV && ret != -ENXIO)
@@ -146,16 +146,16 @@ static void open_and_map(struct storm *storm, int n)
 			continue;
 		}
 		if (rand_r(&seed) % 4) {
-			ret = fg_map();
+			ret = gate_map();
 			if (ret)
 				return storm_failed(storm, n, "map", ret);
 			if (rand_r(&seed) % 2)
 				close(gate.fd);
 			gate.msync = rand_r(&seed) % 2;
-			ret = fg_register();
+			ret = gate_register();
 			if (ret < 0 && ret != -EBADF)
 				return storm_failed(storm, n, "register", ret);
-			munmap(gate.head, FORKGATE_MAP_SIZE);
+			gate_unmap();
 			gate.msync = false;
 		}
 		close(gate.fd);
@@ -168,8 +168,8 @@ static void clone_gated(struct storm *storm, int n)
 	struct probe *probe, result;
 
 	while (!READ_ONCE(storm->stop)) {
-		if (access(FG_DEVICE, F_OK)) {
-			fg_nap(0);
+		if (access(DEVICE, F_OK)) {
+			wait_tick(0);
 			continue;
 		}
 		probe = probe_start(true);
@@ -212,7 +212,7 @@ static void reload_busy(struct __test_metadata *_metadata, void (*job)(struct st
 {
 	struct storm *storm = shared(sizeof(*storm));
 	int unloaded = 0, refused = 0, ret;
-	__u64 limit = fg_limit();
+	__u64 limit = wait_limit();
 
 	ASSERT_TRUE(storm_start(storm, job));
 	EXPECT_TRUE(storm_works(storm));
@@ -258,7 +258,7 @@ static void expect_unloads(struct __test_metadata *_metadata)
 
 TEST_F(reload, refused_while_open)
 {
-	ASSERT_EQ(0, fg_open());
+	ASSERT_EQ(0, gate_open());
 	EXPECT_REFUSED();
 	close(gate.fd);
 	expect_unloads(_metadata);
@@ -266,23 +266,23 @@ TEST_F(reload, refused_while_open)
 
 TEST_F(reload, refused_while_mapped)
 {
-	ASSERT_EQ(0, fg_open());
-	ASSERT_EQ(0, fg_map());
+	ASSERT_EQ(0, gate_open());
+	ASSERT_EQ(0, gate_map());
 	close(gate.fd);
 	EXPECT_REFUSED();
-	munmap(gate.head, FORKGATE_MAP_SIZE);
+	gate_unmap();
 	expect_unloads(_metadata);
 }
 
 /* A mapping goes as a whole or not at all. */
 TEST_F(reload, refused_while_a_part_is_unmapped)
 {
-	ASSERT_LE(0, fg_setup());
+	ASSERT_LE(0, gate_setup());
 	close(gate.fd);
 	EXPECT_EQ(-1, munmap((char *)gate.head + 4096, FORKGATE_MAP_SIZE - 4096));
 	EXPECT_EQ(EINVAL, errno);
 	EXPECT_REFUSED();
-	EXPECT_EQ(0, munmap(gate.head, FORKGATE_MAP_SIZE));
+	EXPECT_EQ(0, gate_unmap());
 	expect_unloads(_metadata);
 }
 
@@ -298,10 +298,10 @@ TEST_F(reload, refused_while_a_child_has_a_gate)
 	struct fork_how how = { .child = stay };
 	pid_t pid;
 
-	ASSERT_LE(0, fg_setup());
+	ASSERT_LE(0, gate_setup());
 	pid = job_fork(&how);
 	ASSERT_LT(0, pid);
-	munmap(gate.head, FORKGATE_MAP_SIZE);
+	gate_unmap();
 	close(gate.fd);
 	EXPECT_REFUSED();
 	kill(pid, SIGKILL);
@@ -313,11 +313,11 @@ static int stuck(void *stage)
 {
 	struct worker forker, holder;
 
-	if (fg_setup() < 0 || worker_new(&forker) || worker_new(&holder) ||
-	    run(&holder, job_hold, ARG(FG_BOTH)))
+	if (gate_setup() < 0 || worker_new(&forker) || worker_new(&holder) ||
+	    run(&holder, job_hold, ARG(BOTH)))
 		return 1;
 	start(&forker, job_fork, &fork_both);
-	if (!wait_until(fg_waiting(&forker, 1)))
+	if (!wait_until(worker_waits(&forker, 1)))
 		return 2;
 	__atomic_store_n((int *)stage, 1, __ATOMIC_SEQ_CST);
 	return stay();
@@ -335,7 +335,8 @@ TEST_F(reload, refused_while_a_clone_waits)
 		if (!pid)
 			_exit(stuck(stage));
 		ASSERT_LT(0, pid);
-		ASSERT_TRUE(wait_until(__atomic_load_n(stage, __ATOMIC_SEQ_CST) || fg_gone(pid)));
+		ASSERT_TRUE(wait_until(__atomic_load_n(stage, __ATOMIC_SEQ_CST) ||
+				       task_ended(pid)));
 		EXPECT_REFUSED();
 		kill(pid, SIGKILL);
 		EXPECT_EQ(CHILD_SIGNAL + SIGKILL, child_exit(pid));
@@ -350,13 +351,12 @@ TEST_F(reload, refused_while_a_clone_is_in_flight)
 	struct worker forker, holder;
 	pid_t pid;
 
-	ASSERT_LE(0, fg_setup());
+	ASSERT_LE(0, gate_setup());
 	ASSERT_EQ(0, worker_new(&forker));
 	ASSERT_EQ(0, worker_new(&holder));
-	ASSERT_EQ(0, run(&holder, job_hold, ARG(FG_BOTH)));
-	start(&forker, job_fork, &how);
-	ASSERT_TRUE(wait_until(fg_waiting(&forker, 1)));
-	munmap(gate.head, FORKGATE_MAP_SIZE);
+	ASSERT_EQ(0, run(&holder, job_hold, ARG(BOTH)));
+	ASSERT_TRUE(fork_waits(&forker, &how, 1));
+	gate_unmap();
 	close(gate.fd);
 	pid = finish(&forker);
 	EXPECT_LT(0, pid);
@@ -376,14 +376,14 @@ TEST_F(reload, refused_while_vfork_waits_for_its_child)
 	char path[60], children[40];
 	pid_t pid;
 
-	ASSERT_LE(0, fg_setup());
+	ASSERT_LE(0, gate_setup());
 	ASSERT_EQ(0, worker_new(&forker));
 	start(&forker, job_fork, &how);
 	snprintf(path, sizeof(path), "/proc/self/task/%d/children", forker.tid);
-	ASSERT_TRUE(wait_until(fg_read_file(path, children, sizeof(children)) > 0));
+	ASSERT_TRUE(wait_until(read_file(path, children, sizeof(children)) > 0));
 	pid = atoi(children);
-	EXPECT_TRUE(wait_until(fg_asleep(pid)));
-	munmap(gate.head, FORKGATE_MAP_SIZE);
+	EXPECT_TRUE(wait_until(task_asleep(pid)));
+	gate_unmap();
 	close(gate.fd);
 	EXPECT_REFUSED();
 	kill(pid, SIGKILL);

@@ -16,9 +16,10 @@
  * It must not allocate memory or take a lock of the C library inside a
  * section: fork() of the C library holds such locks while it waits.
  */
-#include "../forkgate_test.h"
+#include "../test/fork.h"
 
 #include <getopt.h>
+#include <kselftest.h>
 #include <spawn.h>
 #include <sys/resource.h>
 
@@ -26,7 +27,7 @@
 #define FD_BASE		256	/* of the pairs; other descriptors stay below */
 #define MAX_NESTING	4
 #define STACK_SIZE	(64 * 1024)
-#define MS		FG_MILLISECOND
+#define MS		NSEC_PER_MSEC
 
 /* A child's exit status */
 #define SAW_MEMORY	1	/* another thread inside a memory section */
@@ -206,9 +207,9 @@ static void section_begin(struct actor *w, int context, unsigned int domains)
 {
 	struct shadow *shadow = &shadows[w->index];
 
-	if (domains & FG_MEMORY)
+	if (domains & MEMORY)
 		WRITE_ONCE(shadow->begun[context], shadow->begun[context] + 1);
-	if (domains & FG_FILES && !w->files[context]++)
+	if (domains & FILES && !w->files[context]++)
 		pair_step(w, context, 0);
 }
 
@@ -216,9 +217,9 @@ static void section_end(struct actor *w, int context, unsigned int domains)
 {
 	struct shadow *shadow = &shadows[w->index];
 
-	if (domains & FG_FILES && !--w->files[context])
+	if (domains & FILES && !--w->files[context])
 		pair_step(w, context, 1);
-	if (domains & FG_MEMORY)
+	if (domains & MEMORY)
 		WRITE_ONCE(shadow->ended[context], shadow->ended[context] + 1);
 }
 
@@ -232,9 +233,9 @@ static int enter(struct actor *w, int context, unsigned int domains)
 	int ret;
 
 	if (call)
-		ret = fg_enter_uncounted(domains, flags);
+		ret = gate_enter_by_call(domains, flags);
 	else
-		ret = fg_enter_flags(domains, flags);
+		ret = gate_enter_flags(domains, flags);
 	if (try && ret == -EBUSY) {
 		count(BUSY);
 		if (slot->depth[0] != before[0] || slot->depth[1] != before[1])
@@ -250,9 +251,9 @@ static void leave(struct actor *w, int context, unsigned int domains)
 	int ret;
 
 	if (gated && chance(w, context, 5))
-		ret = fg_leave_uncounted(domains);
+		ret = gate_leave_by_call(domains);
 	else
-		ret = fg_leave(domains);
+		ret = gate_leave(domains);
 	if (ret)
 		bad_call("leave", -ret);
 	count(SECTIONS);
@@ -275,10 +276,10 @@ static unsigned int look_at(unsigned int index, unsigned int domains)
 	unsigned int saw = 0;
 
 	for (int context = 0; context < CONTEXTS; context++) {
-		if (domains & FG_MEMORY &&
+		if (domains & MEMORY &&
 		    READ_ONCE(shadow->begun[context]) != READ_ONCE(shadow->ended[context]))
 			saw |= SAW_MEMORY;
-		if (domains & FG_FILES && half_open(index, context))
+		if (domains & FILES && half_open(index, context))
 			saw |= SAW_FILES;
 	}
 	return saw;
@@ -299,25 +300,31 @@ static unsigned int look(const struct actor *w, unsigned int domains)
 	return all;
 }
 
+/* own_header - of the caller's unit; a thread without a slot goes by the first one */
+static const struct forkgate_header *own_header(void)
+{
+	return slot ? slot_header(slot) : gate.head;
+}
+
 /* In a child with its own memory: is its gate as new, and does it work? */
 static bool gate_works(const struct actor *w, const __u32 *depth)
 {
-	struct forkgate_state state = fg_state();
+	struct forkgate_state state = gate_state();
 	bool inside = depth[0] || depth[1];
 	int ret;
 
-	if (READ_ONCE(gate.head->closed) || state.closed || state.forkers || state.blocked ||
+	if (READ_ONCE(own_header()->closed) || state.closed || state.forkers || state.blocked ||
 	    state.threads != !!slot || state.holders_count != inside) {
 		say("child of thread %u: closed %x %x, %u %u wait, %u threads, %u inside (%d)",
-		    w->index, gate.head->closed, state.closed, state.forkers, state.blocked,
+		    w->index, own_header()->closed, state.closed, state.forkers, state.blocked,
 		    state.threads, state.holders_count, inside);
 		return false;
 	}
 	for (unsigned int i = 0; i < option_threads + 2; i++) {
-		const struct forkgate_slot *other = fg_slot(i);
+		const struct forkgate_slot *other = gate_slot(i);
 		bool own = other == slot;
 
-		if (other->tid != (own ? (__u32)fg_gettid() : 0) ||
+		if (other->tid != (own ? (__u32)sys_gettid() : 0) ||
 		    other->depth[0] != (own ? depth[0] : 0) ||
 		    other->depth[1] != (own ? depth[1] : 0)) {
 			say("child of thread %u: slot %u (own %d): tid %u, depth %u %u, was %u %u",
@@ -327,19 +334,19 @@ static bool gate_works(const struct actor *w, const __u32 *depth)
 		}
 	}
 	if (!slot) {
-		ret = fg_register();
+		ret = gate_register();
 		if (ret < 0) {
 			say("child of thread %u: register %d", w->index, ret);
 			return false;
 		}
 	}
-	ret = fg_enter(FG_MEMORY);
+	ret = gate_enter(MEMORY);
 	if (!ret)
-		ret = fg_enter_uncounted(FG_BOTH, 0);
+		ret = gate_enter_by_call(BOTH, 0);
 	if (!ret)
-		ret = fg_leave(FG_MEMORY);
+		ret = gate_leave(MEMORY);
 	if (!ret)
-		ret = fg_leave_uncounted(FG_BOTH);
+		ret = gate_leave_by_call(BOTH);
 	if (ret || slot->depth[0] != depth[0] || slot->depth[1] != depth[1]) {
 		say("child of thread %u: enter and leave %d, depth %u %u, was %u %u", w->index,
 		    ret, slot->depth[0], slot->depth[1], depth[0], depth[1]);
@@ -371,13 +378,13 @@ struct copy {
 
 static unsigned int copied_domains(__u64 flags)
 {
-	return (flags & CLONE_VM ? 0 : FG_MEMORY) |
-	       (flags & CLONE_FILES ? 0 : FG_FILES);
+	return (flags & CLONE_VM ? 0 : MEMORY) |
+	       (flags & CLONE_FILES ? 0 : FILES);
 }
 
 static int child(const struct copy *copy);
 
-/* In a child: fork another that finds everything in order, but for what @blind inherited. */
+/* In a child: fork another, which must find everything in order except in the domains @blind. */
 static bool descend(const struct copy *copy, unsigned int blind)
 {
 	struct copy again = {
@@ -406,28 +413,28 @@ static int child(const struct copy *copy)
 	struct actor *w = copy->w;
 
 	/* A vfork child's header is its parent's. */
-	if (gated && domains & FG_MEMORY) {
-		how = gate.head->copy;
+	if (gated && domains & MEMORY) {
+		how = own_header()->copy;
 		if (how & FORKGATE_COPY_BYPASSED)
 			result |= WAS_BYPASSED;
 		else if (how)
 			result |= WAS_UNSAFE;
 		if (how & FORKGATE_COPY_UNSAFE_MEMORY)
-			domains &= ~FG_MEMORY;
+			domains &= ~MEMORY;
 		if (how & FORKGATE_COPY_UNSAFE_FILES)
-			domains &= ~FG_FILES;
+			domains &= ~FILES;
 	}
 	domains &= ~copy->blind;
 	if (!(how & FORKGATE_COPY_BYPASSED))
 		result |= look(w, domains);
 	if (how)
-		blind |= FG_BOTH;
+		blind |= BOTH;
 	if (copy->flags & CLONE_FILES)
-		blind |= FG_FILES;
+		blind |= FILES;
 	if (copy->flags & CLONE_VM) {
 		/* It stands for the slot of its parent, which sleeps. */
 		if (gated && copy->descend) {
-			if (fg_enter(FG_FILES) || fg_leave(FG_FILES))
+			if (gate_enter(FILES) || gate_leave(FILES))
 				result |= BAD_GATE;
 		}
 		return result;
@@ -623,7 +630,7 @@ static void fork_somehow(struct actor *w)
 
 /*
  * Exit without leaving: the kernel must forget this thread's sections. The
- * shadow is completed first, because nobody else will.
+ * shadow is completed first, because no other thread will do it.
  */
 static void abandon(struct actor *w, enum count what)
 {
@@ -642,7 +649,7 @@ static void abandon(struct actor *w, enum count what)
 
 static void sections(struct actor *w, int context, unsigned int nesting)
 {
-	unsigned int domains = 1 + below(w, context, FG_BOTH);
+	unsigned int domains = 1 + below(w, context, BOTH);
 
 	if (enter(w, context, domains))
 		return;
@@ -722,9 +729,9 @@ static void set_policy(struct actor *w)
 	};
 	if (READ_ONCE(may_proceed) && chance(w, NORMAL, 30))
 		policy.on_timeout = FORKGATE_PROCEED;
-	ret = fg_set_policy(&policy);
+	ret = gate_set_policy(&policy);
 	if (!ret)
-		ret = fg_call(FORKGATE_IOC_POLICY_GET, &policy);
+		ret = gate_call(FORKGATE_IOC_POLICY_GET, &policy);
 	if (ret)
 		bad_call("policy", -ret);
 	count(POLICIES);
@@ -733,21 +740,21 @@ static void set_policy(struct actor *w)
 static void prepare(struct actor *w)
 {
 	unsigned int tries = 1 + below(w, NORMAL, 4), domains, flags;
-	__u64 abstime;
+	__u64 timeout;
 	int ret = -EAGAIN;
 
 	w->doing = "prepare";
 	for (unsigned int attempt = 0; ret && attempt < tries; attempt++) {
-		domains = 1 + below(w, NORMAL, FG_BOTH);
+		domains = 1 + below(w, NORMAL, BOTH);
 		flags = 0;
-		abstime = 0;
-		if (chance(w, NORMAL, 20)) {
+		timeout = 0;
+		if (chance(w, NORMAL, 20))
 			flags |= FORKGATE_NONBLOCK;
-		} else if (chance(w, NORMAL, 20)) {
-			flags |= FORKGATE_ABSTIME;
-			abstime = now() + below(w, NORMAL, 50) * MS;
+		if (chance(w, NORMAL, 20)) {
+			flags |= FORKGATE_TIMED;
+			timeout = below(w, NORMAL, 50) * MS;
 		}
-		ret = fg_prepare_full(domains, flags, abstime, attempt, NULL);
+		ret = gate_prepare_with(domains, flags, timeout, attempt, NULL);
 		if (ret == -EDEADLK)
 			count(DEADLOCKS);
 		else if (ret == -EAGAIN || ret == -ETIMEDOUT)
@@ -771,7 +778,7 @@ static void prepare(struct actor *w)
 	else
 		count(RELEASED);
 	w->doing = "release";
-	ret = fg_release();
+	ret = gate_release();
 	if (ret && ret != -ENOENT && ret != -ESTALE)
 		bad_call("release", -ret);
 }
@@ -781,9 +788,9 @@ static void reregister(struct actor *w)
 	int ret;
 
 	w->doing = "register";
-	ret = fg_call(FORKGATE_IOC_UNREGISTER, NULL);
+	ret = gate_unregister();
 	if (!ret)
-		ret = fg_register();
+		ret = gate_register();
 	if (ret < 0)
 		bad_call("register", -ret);
 	w->slot = slot;
@@ -798,13 +805,13 @@ static void actor_start(struct actor *w)
 	int ret;
 
 	self = w;
-	w->tid = fg_gettid();
+	w->tid = sys_gettid();
 	if (gated) {
-		ret = fg_register();
+		ret = gate_register();
 		if (ret < 0)
 			bad_call("register", -ret);
 	} else {
-		slot = fg_slot(w->index);
+		slot = gate_slot(w->index);
 	}
 	w->slot = slot;
 	event._sigev_un._tid = w->tid;
@@ -869,7 +876,7 @@ static bool actor_create(unsigned int i)
 	w->doing = "start";
 	w->slot = NULL;
 	if (!gated)
-		memset(fg_slot(i), 0, sizeof(*slot));
+		memset(gate_slot(i), 0, sizeof(*slot));
 	for (int context = 0; context < CONTEXTS; context++) {
 		w->random[context] = (option_seed + 1) * 0x9e3779b97f4a7c15ULL ^
 			((i + 1ULL) << 40 | (__u64)w->incarnation << 8 |
@@ -914,7 +921,7 @@ static void show_state(void)
 	int ret;
 
 	if (gated) {
-		ret = fg_call(FORKGATE_IOC_STATE, &state);
+		ret = gate_call(FORKGATE_IOC_STATE, &state);
 		say("state %d: closed %x (%x), %u threads, %u forkers, %u blocked", ret,
 		    state.closed, gate.head->closed, state.threads, state.forkers,
 		    state.blocked);
@@ -1045,13 +1052,13 @@ static void run_threads(unsigned int seconds)
 	}
 }
 
-/* Nobody is inside any more: is that what the gate says? */
+/* All threads have ended: does the gate say so? */
 static bool end_state(void)
 {
 	struct forkgate_state state;
 
 	/* A thread that was joined gives its slot up a moment later. */
-	wait_until(!(state = fg_state()).threads);
+	wait_until(!(state = gate_state()).threads);
 	say("gate: forks %llu, phases %llu, yields %llu, expired %llu, timeouts %llu", state.forks,
 	    state.phases, state.yields, state.expired, state.timeouts);
 	say("gate: deadlocks %llu, unsafe %llu, abandoned %llu, bypasses %llu", state.deadlocks,
@@ -1075,15 +1082,15 @@ static int storm(unsigned int seconds)
 
 	self = w;
 	w->index = MAX_THREADS;
-	w->tid = fg_gettid();
+	w->tid = sys_gettid();
 	w->random[NORMAL] = (option_seed + 1) * 0x9e3779b97f4a7c15ULL;
 	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (gated) {
-		ret = fg_open();
+		ret = gate_open();
 		if (!ret)
-			ret = fg_map();
+			ret = gate_map();
 		if (ret) {
-			say("%s: %s", FG_DEVICE, strerror(-ret));
+			say("%s: %s", DEVICE, strerror(-ret));
 			return FAIL_CALL;
 		}
 	} else {
@@ -1225,9 +1232,9 @@ static bool device_works(unsigned int *features)
 	struct forkgate_query query = { 0 };
 	int ret;
 
-	if (fg_open())
+	if (gate_open())
 		return false;
-	ret = fg_call(FORKGATE_IOC_QUERY, &query);
+	ret = gate_call(FORKGATE_IOC_QUERY, &query);
 	close(gate.fd);
 	*features = query.features;
 	return !ret;
@@ -1263,7 +1270,7 @@ int main(int argc, char **argv)
 	int option;
 
 	option_seed = now() ^ getpid();
-	option_limit *= fg_slow();
+	option_limit *= slow_factor();
 	while ((option = getopt_long(argc, argv, "t:n:s:k:l:h", options,
 				     NULL)) != -1) {
 		switch (option) {
