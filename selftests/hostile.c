@@ -6,6 +6,7 @@
 #include "test/harness.h"
 #include "test/kmsg.h"
 #include "test/slow_file.h"
+#include "test/tracefs.h"
 
 #include <linux/membarrier.h>
 #include <poll.h>
@@ -296,6 +297,7 @@ FIXTURE_SETUP(log)
 
 FIXTURE_TEARDOWN(log)
 {
+	trace_teardown();
 }
 
 static long job_name(void *name)
@@ -369,6 +371,26 @@ TEST_F(log, of_another_user)
 	EXPECT_TRUE(kmsg_find(self->log, name, "")) {
 		TH_LOG("no message names %s", name);
 	}
+}
+
+/*
+ * A thread that goes away inside a section is reported, but not by itself: its
+ * exit hook runs with preemption off, and a console is slow.
+ */
+TEST_F(log, of_a_thread_that_goes)
+{
+	pid_t tid = self->holder.tid;
+	char text[32], *line;
+
+	if (!trace_setup("printk/console"))
+		SKIP(return, NO_TRACEFS);
+	snprintf(text, sizeof(text), "thread %d ", tid);
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(0, trace_event("printk/console"));
+	start(&self->holder, job_exit, NULL);
+	EXPECT_TRUE(wait_until(kmsg_find(self->log, text, "inside")));
+	for (line = trace_stop(); *line; line = trace_next(line))
+		EXPECT_FALSE(strstr(line, text) && trace_of(line, tid));
 }
 
 TEST_HARNESS_MAIN
