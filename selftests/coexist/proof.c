@@ -215,6 +215,7 @@ FIXTURE(off) {
 	bool loaded;
 	unsigned long trouble;
 	char before[20];
+	int log;
 };
 
 FIXTURE_VARIANT(off) {
@@ -245,6 +246,8 @@ FIXTURE_SETUP(off)
 		SKIP(return, "%s cannot be switched off here", variant->path);
 	ASSERT_EQ(0, ret);
 	ASSERT_EQ(0, write_file(variant->path, "1"));
+	self->log = kmsg_open();
+	ASSERT_LE(0, self->log);
 	ASSERT_LE(0, gate_setup());
 }
 
@@ -304,12 +307,13 @@ TEST_F(off, armed_after_a_bypass)
 
 static struct fork_how vfork_files = { .flags = CLONE_VM | CLONE_VFORK, .child = child_nothing };
 
-/* Copies of the descriptors alone, by a vfork or not: noticed by gate, machine and forker */
+/* Copies of the descriptors alone, by a vfork or not: noticed by gate, machine, forker and log */
 TEST_F(off, files_alone)
 {
 	struct fork_how *how[] = { &vfork_files, &fork_files };
 	struct forkgate_health before;
 	struct worker forker, holder;
+	char text[32];
 	int i;
 
 	ASSERT_EQ(0, worker_new(&forker));
@@ -327,6 +331,8 @@ TEST_F(off, files_alone)
 		EXPECT_EQ(FORKGATE_OUTCOME_BYPASSED, run(&forker, job_outcome, NULL));
 		ASSERT_EQ(0, write_file(variant->path, "1"));
 	}
+	snprintf(text, sizeof(text), "thread %d", forker.tid);
+	EXPECT_TRUE(wait_until(kmsg_find(self->log, text, "without passing the gate")));
 	/* The holder counts again. */
 	start(&forker, job_fork, &vfork_files);
 	ASSERT_TRUE(wait_until(!busy(&forker) || worker_waits(&forker, 1)));
