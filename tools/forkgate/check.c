@@ -312,7 +312,7 @@ static void check_hook(int fd)
 		return;
 	}
 	if (!before.armed)
-		problem("The module is not ready: try again; if that does not help, reload it.",
+		problem("The hook does not work now: switch ftrace and kprobes on, detach BPF programs and livepatches from kernel_clone, or reload the module.",
 			"hook: not armed");
 	result = try_fork(fd);
 	ioctl(fd, FORKGATE_IOC_HEALTH, &after);

@@ -23,7 +23,7 @@
 static const char usage[] =
 	"usage: forkgate run [OPTION...] [--] PROGRAM [ARGUMENT...]\n"
 	"\n"
-	"  --timeout TIME     how long a fork waits for other threads (5s); 0: for ever\n"
+	"  --timeout TIME     how long a fork waits for other threads (5s); 0: no limit\n"
 	"  --on-timeout WHAT  then it goes ahead (proceed) or fails with EAGAIN (fail)\n"
 	"  --patience TIME    how long it keeps threads out before it lets them through (100ms)\n"
 	"  --domains LIST     what sections protect: memory (default), files or both: memory,files\n"
@@ -176,9 +176,9 @@ static int check_program(const char *name, const char *path, int depth)
 
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
-		/* The kernel can run what nobody may read. */
+		/* The kernel can run what may not be read. */
 		if (errno == EACCES && !access(path, X_OK)) {
-			cmd_error("%s: cannot be read; is it protected? Nobody knows", path);
+			cmd_error("%s: cannot be read; whether it is protected is not known", path);
 			return CMD_OK;
 		}
 		cmd_error("%s: %s", name, strerror(errno));
@@ -325,7 +325,7 @@ int cmd_run(int argc, char **argv)
 		switch (option) {
 		case OPTION_TIMEOUT:
 			if (!parse_time(optarg, &settings.timeout))
-				return bad_value("--timeout: \"%s\" is no time up to 1h");
+				return bad_value("--timeout: invalid time \"%s\" (at most 1h)");
 			if (!settings.timeout)
 				settings.timeout = FORKGATE_FOREVER;
 			break;
@@ -339,7 +339,7 @@ int cmd_run(int argc, char **argv)
 			break;
 		case OPTION_PATIENCE:
 			if (!parse_time(optarg, &settings.patience))
-				return bad_value("--patience: \"%s\" is no time up to 1h");
+				return bad_value("--patience: invalid time \"%s\" (at most 1h)");
 			break;
 		case OPTION_DOMAINS:
 			if (!parse_domains(optarg, &settings.domains))

@@ -222,7 +222,7 @@ static void print_prometheus(void)
 	size_t i;
 	int j;
 
-	printf("# HELP forkgate_armed 1 if the hook was proved to work.\n"
+	printf("# HELP forkgate_armed 1 if the hook works at this moment.\n"
 	       "# TYPE forkgate_armed gauge\n"
 	       "forkgate_armed %d\n", armed);
 	for (i = 0; i < ARRAY_SIZE(gauges); i++)

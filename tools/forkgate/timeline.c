@@ -198,7 +198,7 @@ static void on_thread(struct timeline *tl, struct tl_task *task, const struct tl
 	case TL_EXPIRE:
 		end_ticket(tl, task, e->at);
 		add_mark(tl, TL_MARK_PROBLEM, task->tid, e->at,
-			 format("%s ran out", e->flag ? "ticket" : "an interrupted fork's place"));
+			 format("%s ran out", e->flag ? "ticket" : "a kept place"));
 		break;
 	case TL_TIMEOUT:
 		on_timeout(tl, task, e);
@@ -240,7 +240,7 @@ static void on_open(struct timeline *tl, struct tl_gate *gate, const struct tl_e
 			continue;
 		end_ticket(tl, &tl->tasks[i], e->at);
 		end_copy(tl, &tl->tasks[i], e->at);
-		tl->tasks[i].looked = 0;	/* nobody looks until it is closed again */
+		tl->tasks[i].looked = 0;	/* not looked at until it is closed again */
 	}
 }
 
