@@ -13,7 +13,6 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/poll.h>
-#include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <asm/syscall.h>
 
@@ -274,14 +273,8 @@ static __poll_t fg_poll(struct file *file, poll_table *wait)
 
 static int fg_open(struct inode *inode, struct file *file)
 {
-	struct fg_file *fgf = kzalloc(sizeof(*fgf), GFP_KERNEL_ACCOUNT);
-
-	if (!fgf)
-		return -ENOMEM;
-	refcount_set(&fgf->ref, 1);
-	init_waitqueue_head(&fgf->wait);
-	file->private_data = fgf;
-	return 0;
+	file->private_data = fg_file_alloc();
+	return file->private_data ? 0 : -ENOMEM;
 }
 
 static int fg_release(struct inode *inode, struct file *file)

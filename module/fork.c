@@ -106,6 +106,8 @@ static void fg_fork_hold(struct fg_gate *gate, struct fg_thread *thr)
 {
 	struct fg_fork *fork = &thr->fork;
 
+	if (fork->past == FG_PAST_PREPARED)
+		fg_fork_leave_past(gate, fork, FG_PAST_PREPARED);
 	fork->left_at = user_stack_pointer(current_pt_regs());
 	fork->left_until = ktime_get_ns() + FG_PAST_HOLDS *
 			   max(gate->policy.ticket_hold, FG_TICKET_HOLD);
@@ -120,6 +122,14 @@ static void fg_fork_hold(struct fg_gate *gate, struct fg_thread *thr)
 						 gate->policy.ticket_hold));
 	}
 	fg_phase_run(gate);
+}
+
+/* The place is kept until the next call, or until @end; gate->lock is held. */
+static void fg_fork_poll(struct fg_gate *gate, struct fg_thread *thr, u64 end)
+{
+	thr->fork.driver = FG_BY_POLL;
+	thr->fork.limit = end;
+	fg_deadline_set(gate, thr, end);
 }
 
 /* What a forker does next */
@@ -163,7 +173,7 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 		if (!polled) {
 			fg_fork_hold(gate, thr);
 		} else {
-			fork->driver = FG_BY_POLL;
+			fg_fork_poll(gate, thr, end);
 			fg_phase_run(gate);
 		}
 		return FG_NEXT_END;
@@ -184,9 +194,7 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 		return FG_NEXT_END;
 	*ret = -EAGAIN;
 	if (polled) {
-		fork->driver = FG_BY_POLL;
-		fork->limit = end;
-		fg_deadline_set(gate, thr, end);
+		fg_fork_poll(gate, thr, end);
 		return FG_NEXT_END;
 	}
 	*left = min3(fork->limit - fork->slept, end - now, FORKGATE_TIME_MAX);
@@ -382,9 +390,8 @@ static void fg_fork_go_on(struct fg_gate *gate, struct fg_thread *thr, u32 need)
 	struct fg_fork *fork = &thr->fork;
 
 	if (fork->kind != FG_CLONE) {
-		fork->past = FG_PAST_PREPARED;
-		fork->past_until = FORKGATE_FOREVER;
 		fork->slept = 0;
+		fg_fork_leave_past(gate, fork, FG_PAST_PREPARED);
 		fork->limit = min(gate->policy.backstop,
 				  max(fork->patience,
 				      gate->policy.ticket_hold));

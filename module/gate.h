@@ -413,13 +413,14 @@ struct fg_crowd {
  * @FG_JOIN_ALL: every forker; nobody was granted yet
  * @FG_JOIN_INSIDE: those inside a section, for which the phase may be waiting,
  *	and without patience all, since a drain keeps no newcomer out then
- * @FG_JOIN_DRAINED: since a thread was kept out through a grant, only those
- *	inside of what is drained, and without patience none
+ * @FG_JOIN_DRAIN: since a thread was kept out through a grant, only those
+ *	inside a section, and only while the phase drains, which patience ends;
+ *	without patience none
  */
 enum fg_joining {
 	FG_JOIN_ALL,
 	FG_JOIN_INSIDE,
-	FG_JOIN_DRAINED,
+	FG_JOIN_DRAIN,
 };
 
 /**
@@ -464,6 +465,7 @@ enum fg_joining {
  *	phase begins while there are any.
  * @batch: counts releases of all of @blocked[i][j]
  * @notify: forkers whose poll() has to be told
+ * @notified: the first of them, while that is being done
  * @deadlines: ends of places and tickets
  * @timer: runs when one of these, or the patience, ends
  * @fence_mutex: see the lock order; protects nothing but its section
@@ -516,6 +518,7 @@ struct fg_gate {
 	u64 batch[FG_NR_RANKS][FG_NR_NEEDS];
 
 	struct list_head notify;
+	const struct fg_thread *notified;
 	struct timerqueue_head deadlines;
 	struct timer_list timer;
 	struct mutex fence_mutex;	/* one fence at a time */
@@ -530,11 +533,13 @@ struct fg_gate {
  * @ref: one for the file, one for each forker whose poll() it tells
  * @rcu: freed after a grace period
  * @wait: who polls
+ * @mark: in @wait, before those that have yet to be woken; under its lock
  */
 struct fg_file {
 	refcount_t ref;
 	struct rcu_head rcu;
 	wait_queue_head_t wait;
+	struct wait_queue_entry mark;
 };
 
 /* gate.c: gates and their lives */
@@ -650,6 +655,7 @@ int fg_ticket_release(struct fg_gate *gate);
 __poll_t fg_ticket_poll(struct fg_gate *gate, struct fg_file *file);
 void fg_poll_notify(struct fg_gate *gate, struct fg_thread *thr);
 bool fg_poll_wake(struct fg_gate *gate);
+struct fg_file *fg_file_alloc(void);
 void fg_file_put(struct fg_file *file);
 
 /* blame.c: who is waited for */

@@ -85,7 +85,7 @@ static noinline pid_t fg_clone(struct kernel_clone_args *args)
 	if (READ_ONCE(fg_suspect))
 		WRITE_ONCE(fg_suspect, false);
 
-	if (!current->mm) {
+	if (current->flags & PF_KTHREAD) {
 		ret = fg_resume_clone(args);
 		atomic_inc(&fg_tried);
 	} else {
@@ -254,14 +254,15 @@ static int fg_hook_try(void)
 	struct task_struct *task;
 
 	WRITE_ONCE(fg_trying, true);
-	task = kthread_run(fg_nothing, NULL, "forkgate_trial");
-	/* The thread may run before the clone has returned. */
+	task = kthread_create(fg_nothing, NULL, "forkgate_trial");
+	/* The thread may be there before the clone has returned. */
 	if (!IS_ERR(task))
 		read_poll_timeout(atomic_read, tried, tried != before, 100,
 				  USEC_PER_SEC, false, &fg_tried);
 	WRITE_ONCE(fg_trying, false);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
+	kthread_stop(task);	/* It has not run anything of this module. */
 	return atomic_read(&fg_tried) == before ? -EOPNOTSUPP : 0;
 }
 

@@ -299,9 +299,9 @@ static bool fg_phase_joinable(struct fg_gate *gate, struct fg_thread *thr)
 		fallthrough;
 	case FG_JOIN_INSIDE:
 		return fg_thread_inside(thr) || !gate->phase.patience;
-	case FG_JOIN_DRAINED:
-		return gate->phase.patience &&
-		       (fg_thread_inside(thr) & fg_phase_drains(gate));
+	case FG_JOIN_DRAIN:
+		return gate->phase.patience && fg_thread_inside(thr) &&
+		       fg_phase_drains(gate);
 	}
 	return false;
 }
@@ -537,8 +537,8 @@ static void fg_phase_seal(struct fg_gate *gate)
 {
 	if (fg_any_blocked(gate, FG_NEWCOMER) ||
 	    fg_any_blocked(gate, FG_NESTED)) {
-		gate->joining = FG_JOIN_DRAINED;
-	} else if (gate->joining == FG_JOIN_DRAINED) {
+		gate->joining = FG_JOIN_DRAIN;
+	} else if (gate->joining == FG_JOIN_DRAIN) {
 		gate->joining = FG_JOIN_INSIDE;
 		fg_phase_merge(gate);
 	}
@@ -588,21 +588,21 @@ void fg_phase_yield(struct fg_gate *gate, u64 now)
 
 /*
  * Rule 7: when patience is over nothing more is granted until the copies and
- * tickets have ended and the drain has yielded. Return: whether that is so.
+ * tickets have ended and the drain has yielded. Return: whether to grant.
  */
-static bool fg_phase_due(struct fg_gate *gate)
+static bool fg_phase_patient(struct fg_gate *gate)
 {
 	u64 now;
 
 	if (!fg_phase_wants_yield(gate))
-		return false;
+		return true;
 	now = ktime_get_ns();
 	if (now < gate->yield_at)
-		return false;
-	if (gate->nr_tickets || gate->nr_copies)
 		return true;
+	if (gate->nr_tickets || gate->nr_copies)
+		return false;
 	fg_phase_yield(gate, now);
-	return !list_empty(&gate->released);
+	return list_empty(&gate->released);
 }
 
 /**
@@ -615,6 +615,7 @@ static bool fg_phase_due(struct fg_gate *gate)
 void fg_phase_run(struct fg_gate *gate)
 {
 	struct fg_thread *thr;
+	bool grant;
 	int n;
 
 	lockdep_assert_held(&gate->lock);
@@ -624,11 +625,10 @@ void fg_phase_run(struct fg_gate *gate)
 	fg_phase_next(gate);
 	if (!gate->phase.nr)
 		return;
-	if (fg_phase_due(gate))
-		return;
+	grant = fg_phase_patient(gate);
 	if (fg_phase_unready(gate))
 		fg_phase_rouse(gate);
-	for (n = 0; n < FG_GRANT_BATCH; n++) {
+	for (n = 0; grant && n < FG_GRANT_BATCH; n++) {
 		thr = fg_phase_first(gate);
 		if (!thr)
 			break;

@@ -453,6 +453,8 @@ void fg_thread_unlink(struct fg_thread *thr, bool gone)
 	fg_table_del(fg_thread_bucket(thr->task), &thr->hash);
 	fg_phase_leave(gate, thr);
 	list_del_init(&thr->fork.notify);
+	if (gate->notified == thr)
+		gate->notified = NULL;
 	if (thr->survives)
 		slot->survivors--;
 	if (slot->actor == thr)

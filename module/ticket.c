@@ -33,38 +33,52 @@ static int fg_mark_func(struct wait_queue_entry *mark, unsigned int mode,
 	return 0;
 }
 
-/*
- * Rule 13: wake all that poll a file in batches; a mark in their queue remembers
- * where to go on.
+/**
+ * fg_file_alloc - what an open file of the device has
+ *
+ * Return: it, with one reference, or NULL.
  */
-static void fg_file_wake(struct fg_file *file)
+struct fg_file *fg_file_alloc(void)
+{
+	struct fg_file *file = kzalloc(sizeof(*file), GFP_KERNEL_ACCOUNT);
+
+	if (!file)
+		return NULL;
+	refcount_set(&file->ref, 1);
+	init_waitqueue_head(&file->wait);
+	init_waitqueue_func_entry(&file->mark, fg_mark_func);
+	INIT_LIST_HEAD(&file->mark.entry);
+	return file;
+}
+
+/*
+ * Rule 13: wake a batch of those that poll a file, from its mark on. Return:
+ * whether all were woken.
+ */
+static bool fg_file_wake(struct fg_file *file, bool restart)
 {
 	void *key = poll_to_key(EPOLLIN | EPOLLRDNORM | EPOLLERR);
-	struct wait_queue_entry *watcher, *next, mark;
+	struct wait_queue_entry *watcher, *mark = &file->mark;
 	struct list_head *watchers = &file->wait.head;
 	unsigned long irq;
-	bool more;
+	bool all;
 	int n;
 
-	init_waitqueue_func_entry(&mark, fg_mark_func);
 	spin_lock_irqsave(&file->wait.lock, irq);
-	list_add(&mark.entry, watchers);
-	do {
-		n = 0;
-		watcher = &mark;
-		list_for_each_entry_safe_continue(watcher, next, watchers, entry) {
-			list_move(&mark.entry, &watcher->entry);
-			watcher->func(watcher, TASK_NORMAL, 0, key);
-			if (++n == FG_WAKE_BATCH)
-				break;
-		}
-		more = !list_is_last(&mark.entry, watchers);
-		if (!more)
-			list_del(&mark.entry);
-		spin_unlock_irqrestore(&file->wait.lock, irq);
-		if (more)
-			spin_lock_irqsave(&file->wait.lock, irq);
-	} while (more);
+	if (restart || list_empty(&mark->entry))
+		list_move(&mark->entry, watchers);
+	for (n = 0; n < FG_WAKE_BATCH; n++) {
+		if (list_is_last(&mark->entry, watchers))
+			break;
+		watcher = list_next_entry(mark, entry);
+		list_move(&mark->entry, &watcher->entry);
+		watcher->func(watcher, TASK_NORMAL, 0, key);
+	}
+	all = list_is_last(&mark->entry, watchers);
+	if (all)
+		list_del_init(&mark->entry);
+	spin_unlock_irqrestore(&file->wait.lock, irq);
+	return all;
 }
 
 /**
@@ -84,8 +98,17 @@ void fg_poll_notify(struct fg_gate *gate, struct fg_thread *thr)
 	fg_timer_kick(gate);
 }
 
+/* The first forker of gate->notify has nothing to be told; gate->lock is held. */
+static void fg_poll_told(struct fg_gate *gate, struct fg_thread *thr)
+{
+	if (gate->notified != thr)
+		return;
+	list_del_init(&thr->fork.notify);
+	gate->notified = NULL;
+}
+
 /**
- * fg_poll_wake - wake those that poll for a forker of gate->notify
+ * fg_poll_wake - wake a batch of those that poll for a forker of gate->notify
  * @gate: the gate
  *
  * Context: process or softirq.
@@ -96,22 +119,31 @@ bool fg_poll_wake(struct fg_gate *gate)
 	struct fg_file *file = NULL;
 	struct fg_thread *thr;
 	unsigned long irq;
+	bool restart;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	thr = list_first_entry_or_null(&gate->notify, struct fg_thread,
 				       fork.notify);
+	restart = gate->notified != thr;
+	gate->notified = thr;
 	if (thr) {
-		list_del_init(&thr->fork.notify);
 		file = thr->fork.file;
 		if (file)
 			refcount_inc(&file->ref);
+		else
+			fg_poll_told(gate, thr);
 	}
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	if (file) {
-		fg_file_wake(file);
-		fg_file_put(file);
+	if (!file)
+		return thr;
+
+	if (fg_file_wake(file, restart)) {
+		raw_spin_lock_irqsave(&gate->lock, irq);
+		fg_poll_told(gate, thr);
+		raw_spin_unlock_irqrestore(&gate->lock, irq);
 	}
-	return thr;
+	fg_file_put(file);
+	return true;
 }
 
 /**
