@@ -2,8 +2,8 @@
 /*
  * Rule 6: neither side starves. Later forkers join a phase until its first
  * grant; a blocked newcomer waits at most one phase; the next one closes only
- * after the newcomers that the last released have counted themselves in. A
- * phase ends although forkers keep coming that may always join.
+ * after the newcomers that the last released have counted themselves in. For
+ * forkers that may always join see starve.c and schedule.c.
  */
 #include "test/harness.h"
 
@@ -185,30 +185,16 @@ static long job_enter_often(void *times)
 	return 0;
 }
 
-/* newcomer_gets_in - 200 times while three others fork without end */
-static void newcomer_gets_in(struct __test_metadata *_metadata, struct worker *forkers,
-			     struct worker *newcomer)
-{
-	int i;
-
-	for (i = 0; i < 3; i++)
-		start(&forkers[i], job_fork_on, NULL);
-	EXPECT_EQ(0, run(newcomer, job_enter_often, ARG(200)));
-	WRITE_ONCE(stop, 1);
-	for (i = 0; i < 3; i++)
-		EXPECT_LT(0, finish(&forkers[i]));
-}
-
 TEST_F(phase, newcomers_do_not_starve)
 {
-	newcomer_gets_in(_metadata, &self->first, &self->newcomer);
-}
-
-/* Without patience every fork may join the phase: the copies must not keep it going. */
-TEST_F(phase, newcomers_do_not_starve_without_patience)
-{
-	ASSERT_EQ(0, change_policy(patience, 0));
-	newcomer_gets_in(_metadata, &self->first, &self->newcomer);
+	start(&self->first, job_fork_on, NULL);
+	start(&self->second, job_fork_on, NULL);
+	start(&self->third, job_fork_on, NULL);
+	EXPECT_EQ(0, run(&self->newcomer, job_enter_often, ARG(200)));
+	WRITE_ONCE(stop, 1);
+	EXPECT_LT(0, finish(&self->first));
+	EXPECT_LT(0, finish(&self->second));
+	EXPECT_LT(0, finish(&self->third));
 }
 
 TEST_F(phase, forks_do_not_starve)

@@ -741,11 +741,7 @@ TEST_F(step, two_copies)
 	start(&self->late, job_hold, ARG(MEMORY));
 	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	ASSERT_EQ(0, step("grant", "one"));
-	ASSERT_TRUE(wait_until(!busy(done) || !busy(other)));
-	if (busy(done)) {
-		done = &self->second;
-		other = &self->forker;
-	}
+	ASSERT_TRUE(one_done(&done, &other));
 	EXPECT_EQ(0, finish_fork(done));
 	EXPECT_EQ(BOTH, gate.head->closed);
 	EXPECT_EQ(1, gate_state().blocked);
@@ -891,11 +887,7 @@ static void queues_behind_the_blocked(struct __test_metadata *_metadata, struct 
 	start(late, job_hold, ARG(MEMORY));
 	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
 	ASSERT_EQ(0, step("grant", "one"));
-	ASSERT_TRUE(wait_until(!busy(done) || !busy(other)));
-	if (busy(done)) {
-		done = joins;
-		other = forker;
-	}
+	ASSERT_TRUE(one_done(&done, &other));
 	EXPECT_EQ(0, finish_fork(done));
 	ASSERT_TRUE(fork_waits(queues, &fork_memory, 2));
 	EXPECT_EQ(1, step_waiting("grant"));

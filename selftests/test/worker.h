@@ -78,6 +78,20 @@ static inline long run(struct worker *worker, long (*job)(void *arg), void *arg)
 	return finish(worker);
 }
 
+/* one_done - wait for one of two jobs to end; that worker is *@done then, the other one *@other */
+static inline bool one_done(struct worker **done, struct worker **other)
+{
+	struct worker *first = *done;
+
+	if (!wait_until(!busy(*done) || !busy(*other)))
+		return false;
+	if (busy(first)) {
+		*done = *other;
+		*other = first;
+	}
+	return true;
+}
+
 /* worker_waits - is it asleep in a clone or a prepare, one of @forkers? */
 static inline bool worker_waits(struct worker *worker, unsigned int forkers)
 {
