@@ -83,6 +83,7 @@ static int fg_do_prepare(struct fg_gate *gate, struct file *file,
 	    prepare->attempt > 32 ||
 	    (!(prepare->flags & FORKGATE_TIMED) && prepare->timeout))
 		return -EINVAL;
+	prepare->outcome = FORKGATE_OUTCOME_NONE;
 	ret = fg_prepare(gate, file->private_data, prepare);
 	if (ret == -ERESTARTNOINTR || !put_user(prepare->outcome, &uarg->outcome))
 		return ret;
@@ -187,8 +188,10 @@ static int fg_gate_call(struct file *file, unsigned int nr, union fg_arg *arg,
 static long fg_call(struct file *file, unsigned int cmd, void __user *uarg)
 {
 	unsigned int nr = _IOC_NR(cmd), size = _IOC_SIZE(cmd), known;
-	union fg_arg arg = {};
+	union fg_arg arg;
 	int ret;
+
+	memset(&arg, 0, sizeof(arg));	/* all of it, whatever is copied out */
 
 	if (_IOC_TYPE(cmd) != FORKGATE_IOC_TYPE ||
 	    nr >= ARRAY_SIZE(fg_calls) ||

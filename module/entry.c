@@ -141,10 +141,8 @@ void fg_polled_inside(struct fg_gate *gate, struct fg_slot *slot)
 	if (!gate->nr_polled || !thr || thr->fork.edge == FG_NO_EDGE)
 		return;
 	fg_phase_no_edge(gate, thr);
-	if (fg_phase_circular(gate, thr)) {
-		thr->fork.driver = FG_BY_NUDGE;
-		fg_poll_notify(gate, thr);
-	}
+	if (fg_phase_circular(gate, thr))
+		fg_phase_nudge(gate, thr);
 	fg_phase_edge(gate, thr);
 }
 
@@ -246,7 +244,7 @@ static void fg_admit(struct fg_gate *gate, struct fg_thread *thr, u32 domains,
 	fg_polled_inside(gate, slot);
 }
 
-/* K6: a sleeper is counted in by whoever releases it. */
+/* K6: count a sleeper in. */
 static void fg_entry_admit(struct fg_gate *gate, struct fg_entry *entry)
 {
 	struct fg_thread *thr = entry->thr;
@@ -560,6 +558,8 @@ static int fg_enter_decide(struct fg_gate *gate, struct fg_entry *entry,
 	entry->rank = newcomer ? FG_NEWCOMER : FG_NESTED;
 	if (fg_may_enter(gate, thr, entry->want, newcomer)) {
 		fg_admit(gate, thr, entry->want, enter->levels);
+		if (fg_phase_unready(gate))	/* strict since now */
+			fg_phase_run(gate);
 		return 0;
 	}
 	fg_levels_take(gate, thr->slot, enter, &levels, taken);

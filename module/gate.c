@@ -80,7 +80,13 @@
  * Why newcomers do not starve (rule 6). K6 counts them in before anything is
  * granted and before the next phase closes (gate->released is empty in both
  * cases). A phase has an end: after its first grant only those inside sections
- * join, and none from the end of a grant through which a thread was kept out.
+ * join, and from the end of a grant through which a thread was kept out only as
+ * long as there is a drain. Patience ends that: then nothing is granted until
+ * all copies and tickets have ended and the drain has yielded.
+ *
+ * Why forkers do not starve. Those that come while a phase goes on join it or
+ * are the next phase. No forker is granted before an earlier one that lacks only
+ * its turn.
  */
 
 #include <linux/init.h>
@@ -152,7 +158,7 @@ struct fg_gate *fg_gate_get(struct mm_struct *mm)
 }
 
 /**
- * fg_gates_for_each - visit every mapped gate
+ * fg_gates_for_each - visit every mapped gate; may sleep in between
  * @fn: called under RCU; must not sleep
  * @arg: passed on
  */
@@ -166,6 +172,7 @@ void fg_gates_for_each(void (*fn)(struct fg_gate *gate, void *arg), void *arg)
 		hlist_for_each_entry_rcu(gate, &fg_gates[i].head, hash)
 			fn(gate, arg);
 		rcu_read_unlock();
+		cond_resched();
 	}
 }
 

@@ -27,7 +27,8 @@
  * must not sleep on PREEMPT_RT either.
  *
  * Rule 13: whatever runs under fg_gate.lock is bounded by one of the constants
- * below, never by the number of threads, forkers or watchers.
+ * below, or by FORKGATE_UNITS where a slot is looked for, never by the number of
+ * threads, forkers or watchers.
  */
 #ifndef FG_GATE_H
 #define FG_GATE_H
@@ -617,6 +618,7 @@ bool fg_phase_may_yield(struct fg_gate *gate);
 void fg_phase_yield(struct fg_gate *gate, u64 now);
 bool fg_phase_circular(struct fg_gate *gate, struct fg_thread *thr);
 void fg_phase_edge(struct fg_gate *gate, struct fg_thread *thr);
+void fg_phase_nudge(struct fg_gate *gate, struct fg_thread *thr);
 void fg_phase_no_edge(struct fg_gate *gate, struct fg_thread *thr);
 void fg_gate_end(struct fg_gate *gate);
 

@@ -101,8 +101,10 @@ int fg_unit_add(struct fg_gate *gate, u32 index, gfp_t gfp)
 	if (!gate->units[index]) {
 		unit->shared->header.closed = gate->closed;
 		gate->units[index] = unit;
-		gate->nr_units = max(gate->nr_units, index + 1);
 		unit = NULL;
+		if (gate->published == gate->nr_units)
+			gate->published = max(gate->nr_units, index + 1);
+		gate->nr_units = max(gate->nr_units, index + 1);
 	}
 out:
 	raw_spin_unlock_irqrestore(&gate->lock, irq);

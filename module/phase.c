@@ -357,6 +357,12 @@ static void fg_wait_end(struct fg_gate *gate, struct fg_thread *thr)
 	fg_phase_no_edge(gate, thr);
 }
 
+static void fg_queue_left(struct fg_gate *gate)
+{
+	if (!--gate->queue.nr)
+		gate->queue.patience = 0;
+}
+
 /* K7, F7: the queue is in the phase. */
 static void fg_phase_merge(struct fg_gate *gate)
 {
@@ -502,6 +508,24 @@ static void fg_phase_grant(struct fg_gate *gate, struct fg_thread *thr)
 		fg_phase_wake(thr);
 }
 
+/**
+ * fg_phase_nudge - a forker that polls has to call
+ * @gate: its gate; gate->lock is held
+ * @thr: the forker; nothing happens if it does not poll, or knows
+ */
+void fg_phase_nudge(struct fg_gate *gate, struct fg_thread *thr)
+{
+	u64 until = ktime_get_ns() + gate->policy.ticket_hold;
+
+	lockdep_assert_held(&gate->lock);
+
+	if (thr->fork.driver != FG_BY_POLL)
+		return;
+	thr->fork.driver = FG_BY_NUDGE;
+	fg_deadline_set(gate, thr, min(until, thr->fork.limit));
+	fg_poll_notify(gate, thr);
+}
+
 /*
  * A phase that is not ready is brought on by its forkers, of which the first
  * that sleeps must be awake. If all of them poll, the first is told to call,
@@ -510,19 +534,14 @@ static void fg_phase_grant(struct fg_gate *gate, struct fg_thread *thr)
 static void fg_phase_rouse(struct fg_gate *gate)
 {
 	struct fg_thread *thr = fg_phase_head(gate, FG_POLLED_TICKET);
-	u64 until;
 
 	if (thr) {
 		fg_phase_wake(thr);
 		return;
 	}
 	thr = fg_phase_head(gate, FG_NR_KINDS);
-	if (thr && thr->fork.driver == FG_BY_POLL) {
-		thr->fork.driver = FG_BY_NUDGE;
-		until = ktime_get_ns() + gate->policy.ticket_hold;
-		fg_deadline_set(gate, thr, min(until, thr->fork.limit));
-		fg_poll_notify(gate, thr);
-	}
+	if (thr)
+		fg_phase_nudge(gate, thr);
 }
 
 /* Yielding */
@@ -590,7 +609,7 @@ void fg_phase_yield(struct fg_gate *gate, u64 now)
  * Rule 7: when patience is over nothing more is granted until the copies and
  * tickets have ended and the drain has yielded. Return: whether to grant.
  */
-static bool fg_phase_patient(struct fg_gate *gate)
+static bool fg_phase_may_grant(struct fg_gate *gate)
 {
 	u64 now;
 
@@ -625,7 +644,7 @@ void fg_phase_run(struct fg_gate *gate)
 	fg_phase_next(gate);
 	if (!gate->phase.nr)
 		return;
-	grant = fg_phase_patient(gate);
+	grant = fg_phase_may_grant(gate);
 	if (fg_phase_unready(gate))
 		fg_phase_rouse(gate);
 	for (n = 0; grant && n < FG_GRANT_BATCH; n++) {
@@ -742,7 +761,7 @@ void fg_phase_again(struct fg_gate *gate, struct fg_thread *thr, u32 need,
 	/* One that is inside by now may join a phase that waits for it. */
 	if (fg_fork_queued(gate, thr) && gate->phase.nr &&
 	    fg_phase_joinable(gate, thr)) {
-		gate->queue.nr--;
+		fg_queue_left(gate);
 		gate->phase.nr++;
 		fork->phase = gate->phase_nr;
 		fg_phase_patience(gate, fork->patience);
@@ -790,8 +809,7 @@ void fg_phase_leave(struct fg_gate *gate, struct fg_thread *thr)
 	list_del_init(&fork->node);
 	fork->state = FG_FORK_NONE;
 	if (queued) {
-		if (!--gate->queue.nr)
-			gate->queue.patience = 0;
+		fg_queue_left(gate);
 		return;
 	}
 	/* Rule 7: the next attempt goes on with what the yields have made. */

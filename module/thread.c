@@ -275,7 +275,8 @@ static void fg_thread_restore(struct fg_clone *clone)
 	u32 depth[FG_NR_DOMAINS];
 	int d;
 
-	if (gate->dead || thr->slot->nr == FG_NO_SLOT)
+	/* What is more may be a survivor's. */
+	if (gate->dead || thr->slot->nr == FG_NO_SLOT || thr->slot->survivors)
 		return;
 	shared = fg_shared_slot(gate, thr->slot->nr);
 	fg_thread_depths(thr, depth);
@@ -331,26 +332,30 @@ out:
 }
 
 /*
- * The calling thread's fg_thread if it acts at @gate, referenced. One that was
- * of another address space, or stood for a parent that has gone on without it,
- * starts anew.
+ * The calling thread's fg_thread if it acts at @gate, referenced, or NULL. One
+ * that was of another address space, or stood for a parent that has gone on
+ * without it, starts anew; but one that survived a parent between them may be
+ * inside by a slot that is not its own, and gets ERR_PTR(-EAGAIN).
  */
 static struct fg_thread *fg_thread_own(struct fg_gate *gate)
 {
 	struct fg_thread *thr = fg_thread_find(current);
+	bool here, acts, survives;
 	unsigned long irq;
-	bool acts;
 
 	if (!thr)
 		return NULL;
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	acts = fg_thread_gate(thr) == gate && fg_thread_acts(thr);
+	here = fg_thread_gate(thr) == gate;
+	acts = here && fg_thread_acts(thr);
+	survives = here && thr->survives;
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	if (acts)
 		return thr;
-	fg_thread_unlink(thr, true);
+	if (!survives)
+		fg_thread_unlink(thr, true);
 	fg_thread_put(thr);
-	return NULL;
+	return survives ? ERR_PTR(-EAGAIN) : NULL;
 }
 
 /**
@@ -358,7 +363,8 @@ static struct fg_thread *fg_thread_own(struct fg_gate *gate)
  * @gate: its gate, referenced
  *
  * Context: may sleep.
- * Return: it, referenced; ERR_PTR(-ENOMEM), ERR_PTR(-ENXIO) if the gate ended.
+ * Return: it, referenced; ERR_PTR(-ENOMEM), ERR_PTR(-ENXIO) if the gate ended,
+ * ERR_PTR(-EAGAIN) if the calling thread may count in another's slot.
  */
 struct fg_thread *fg_thread_get(struct fg_gate *gate)
 {
@@ -506,7 +512,7 @@ static int fg_slot_take(struct fg_gate *gate, struct fg_slot *slot, u32 *index)
  * where the child began.
  *
  * Context: may sleep.
- * Return: 0, -ENOMEM, -ENOSPC, -ENXIO.
+ * Return: 0, -ENOMEM, -ENOSPC, -ENXIO, -EAGAIN (as fg_thread_get()).
  */
 int fg_thread_register(struct fg_gate *gate, struct forkgate_register *reg)
 {
@@ -552,7 +558,7 @@ int fg_thread_unregister(struct fg_gate *gate)
 	unsigned long irq;
 	int ret = 0;
 
-	if (!thr)
+	if (IS_ERR_OR_NULL(thr))
 		return -ESRCH;
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	if (gate->dead || thr->slot->nr == FG_NO_SLOT)

@@ -92,7 +92,11 @@ void fg_poll_notify(struct fg_gate *gate, struct fg_thread *thr)
 {
 	lockdep_assert_held(&gate->lock);
 
-	if (!thr->fork.file || !list_empty(&thr->fork.notify))
+	if (!thr->fork.file)
+		return;
+	if (gate->notified == thr)	/* from the first watcher on, again */
+		gate->notified = NULL;
+	if (!list_empty(&thr->fork.notify))
 		return;
 	list_add_tail(&thr->fork.notify, &gate->notify);
 	fg_timer_kick(gate);
@@ -127,6 +131,7 @@ bool fg_poll_wake(struct fg_gate *gate)
 	restart = gate->notified != thr;
 	gate->notified = thr;
 	if (thr) {
+		refcount_inc(&thr->ref);
 		file = thr->fork.file;
 		if (file)
 			refcount_inc(&file->ref);
@@ -134,15 +139,16 @@ bool fg_poll_wake(struct fg_gate *gate)
 			fg_poll_told(gate, thr);
 	}
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	if (!file)
-		return thr;
-
-	if (fg_file_wake(file, restart)) {
+	if (!thr)
+		return false;
+	if (file && fg_file_wake(file, restart)) {
 		raw_spin_lock_irqsave(&gate->lock, irq);
 		fg_poll_told(gate, thr);
 		raw_spin_unlock_irqrestore(&gate->lock, irq);
 	}
-	fg_file_put(file);
+	if (file)
+		fg_file_put(file);
+	fg_thread_put(thr);
 	return true;
 }
 
@@ -287,9 +293,10 @@ static int fg_prepare_once(struct fg_gate *gate, struct fg_thread *thr,
 	u64 end = 0;
 	int ret;
 
-	prepare->outcome = FORKGATE_OUTCOME_GRANTED;
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	ret = gate->dead ? -ENXIO : fg_ticket_start(gate, thr, file, prepare);
+	if (ret != -ENXIO)
+		prepare->outcome = FORKGATE_OUTCOME_GRANTED;
 	if (!ret)
 		end = fg_ticket_end(gate, fork, prepare);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);

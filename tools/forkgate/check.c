@@ -312,7 +312,7 @@ static void check_hook(int fd)
 		return;
 	}
 	if (!before.armed)
-		problem("The hook does not work now: switch ftrace and kprobes on, detach BPF programs and livepatches from kernel_clone, or reload the module.",
+		problem("Switch ftrace and kprobes on, detach what else is on kernel_clone, or reload.",
 			"hook: not armed");
 	result = try_fork(fd);
 	ioctl(fd, FORKGATE_IOC_HEALTH, &after);
