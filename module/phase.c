@@ -515,14 +515,11 @@ static void fg_phase_grant(struct fg_gate *gate, struct fg_thread *thr)
  */
 void fg_phase_nudge(struct fg_gate *gate, struct fg_thread *thr)
 {
-	u64 until = ktime_get_ns() + gate->policy.ticket_hold;
-
 	lockdep_assert_held(&gate->lock);
 
 	if (thr->fork.driver != FG_BY_POLL)
 		return;
 	thr->fork.driver = FG_BY_NUDGE;
-	fg_deadline_set(gate, thr, min(until, thr->fork.limit));
 	fg_poll_notify(gate, thr);
 }
 
@@ -534,14 +531,20 @@ void fg_phase_nudge(struct fg_gate *gate, struct fg_thread *thr)
 static void fg_phase_rouse(struct fg_gate *gate)
 {
 	struct fg_thread *thr = fg_phase_head(gate, FG_POLLED_TICKET);
+	u64 until;
 
 	if (thr) {
 		fg_phase_wake(thr);
 		return;
 	}
 	thr = fg_phase_head(gate, FG_NR_KINDS);
-	if (thr)
-		fg_phase_nudge(gate, thr);
+	if (!thr || thr->fork.driver == FG_BY_CALLER)
+		return;
+	fg_phase_nudge(gate, thr);
+	until = ktime_get_ns() + gate->policy.ticket_hold;
+	if (RB_EMPTY_NODE(&thr->fork.deadline.node) ||
+	    until < thr->fork.deadline.expires)
+		fg_deadline_set(gate, thr, until);
 }
 
 /* Yielding */
