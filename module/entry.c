@@ -82,6 +82,26 @@ static u32 fg_counted(struct fg_gate *gate, const struct fg_slot *slot)
 	return slot->opening == gate->openings ? slot->counted : 0;
 }
 
+/**
+ * fg_fork_inside - what others wait for a forker to leave (rule 4)
+ * @gate: its gate, not dead; gate->lock is held
+ * @thr: the forker
+ *
+ * In the phase, levels that its scan has passed do not count, as in K1; the
+ * next phase will scan them again.
+ *
+ * Return: FORKGATE_*.
+ */
+u32 fg_fork_inside(struct fg_gate *gate, struct fg_thread *thr)
+{
+	u32 inside = fg_thread_inside(thr);
+
+	if (!inside || fg_fork_queued(gate, thr))
+		return inside;
+	return inside & (fg_counted(gate, thr->slot) |
+			 ~fg_passed(gate, thr->slot));
+}
+
 static void fg_set_counted(struct fg_gate *gate, struct fg_slot *slot,
 			   u32 counted)
 {
@@ -138,7 +158,8 @@ void fg_polled_inside(struct fg_gate *gate, struct fg_slot *slot)
 
 	lockdep_assert_held(&gate->lock);
 
-	if (!gate->nr_polled || !thr || thr->fork.edge == FG_NO_EDGE)
+	if (!gate->nr_polled || !thr || thr->fork.edge == FG_NO_EDGE ||
+	    thr->fork.driver == FG_BY_CALLER)
 		return;
 	fg_phase_no_edge(gate, thr);
 	if (fg_phase_circular(gate, thr))

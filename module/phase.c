@@ -841,7 +841,7 @@ void fg_phase_edge(struct fg_gate *gate, struct fg_thread *thr)
 {
 	lockdep_assert_held(&gate->lock);
 
-	thr->fork.edge = fg_edge(thr->fork.need, fg_thread_inside(thr));
+	thr->fork.edge = fg_edge(thr->fork.need, fg_fork_inside(gate, thr));
 	gate->edges[thr->fork.edge]++;
 	gate->nr_polled += thr->fork.kind == FG_POLLED_TICKET;
 }
@@ -882,7 +882,7 @@ bool fg_phase_circular(struct fg_gate *gate, struct fg_thread *thr)
 
 	lockdep_assert_held(&gate->lock);
 
-	own = fg_thread_inside(thr);
+	own = fg_fork_inside(gate, thr);
 	if (!own)
 		return false;
 	do {

@@ -10,11 +10,12 @@
  * ends this, when it goes on (fg_thread_resume()): then the parent is the
  * actor again, whatever became of the child or of children of the child. The
  * owner, with whom the slot goes, is the parent, unless it is killed while it
- * is suspended: then the child inherits the slot.
+ * is suspended: then the child inherits the slot, or whoever is the actor.
  *
  * In a nest of vforks a thread in the middle can be killed. Its child survives
  * though the slot is its grandparent's, which goes on. What such a survivor was
- * inside of is in the slot until it ends, so forks wait for that.
+ * inside of is in the slot until it ends, so forks wait for that, and the slot
+ * stays as long.
  */
 
 #include <linux/init.h>
@@ -388,14 +389,12 @@ struct fg_thread *fg_thread_get(struct fg_gate *gate)
 	return ERR_PTR(-ENXIO);
 }
 
-/* The slot has no owner any more; gate->lock is held. */
+/* No thread counts in the slot any more; gate->lock is held. */
 static void fg_slot_free(struct fg_gate *gate, struct fg_slot *slot)
 {
 	struct fg_unit *unit;
 	u32 index, bit;
 
-	slot->owner = NULL;
-	slot->actor = NULL;
 	if (slot->nr == FG_NO_SLOT || gate->dead)
 		return;
 	fg_uncount(gate, slot, FORKGATE_DOMAINS);
@@ -466,6 +465,8 @@ void fg_thread_unlink(struct fg_thread *thr, bool gone)
 	if (slot->actor == thr)
 		slot->actor = NULL;
 	if (slot->owner == thr)
+		slot->owner = slot->actor;
+	if (!slot->owner && !slot->survivors)
 		fg_slot_free(gate, slot);
 	fg_phase_run(gate);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
