@@ -18,7 +18,7 @@ TEST_F(circle, of_two)
 	EXPECT_EQ(FORKGATE_OUTCOME_DEADLK, run(&self->b, job_outcome, NULL));
 	EXPECT_EQ(1, gate_state().deadlocks);
 	EXPECT_EQ(0, gate_state().timeouts);
-	EXPECT_TRUE(worker_waits(&self->a, 1));
+	EXPECT_TRUE(wait_until(worker_waits(&self->a, 1)));
 	ASSERT_EQ(0, run(&self->b, job_leave, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->a));
 	EXPECT_EQ(FORKGATE_OUTCOME_GRANTED, run(&self->a, job_outcome, NULL));
@@ -48,7 +48,7 @@ TEST_F(circle, of_three)
 	ASSERT_TRUE(fork_waits(&self->a, &fork_memory, 1));
 	EXPECT_EQ(-EDEADLK, run(&self->c, job_fork, &fork_files));
 	ASSERT_EQ(0, run(&self->c, job_leave, ARG(MEMORY)));
-	EXPECT_TRUE(worker_waits(&self->a, 1));
+	EXPECT_TRUE(wait_until(worker_waits(&self->a, 1)));
 	EXPECT_EQ(-EDEADLK, run(&self->b, job_fork, &fork_both));
 	EXPECT_EQ(2, gate_state().deadlocks);
 	ASSERT_EQ(0, run(&self->b, job_leave, ARG(MEMORY)));
@@ -189,7 +189,7 @@ TEST_F(circle, polled_ticket_counted_in_by_others)
 		EXPECT_EQ(0, run(&self->a, job_release, NULL));
 	} else {
 		EXPECT_EQ(-EDEADLK, ret);
-		EXPECT_TRUE(worker_waits(&self->c, 1));
+		EXPECT_TRUE(wait_until(worker_waits(&self->c, 1)));
 		EXPECT_EQ(0, run(&self->a, job_leave, ARG(FILES)));
 		EXPECT_EQ(0, run(&self->b, job_leave, ARG(FILES)));
 		EXPECT_EQ(0, finish_fork(&self->c));
@@ -210,7 +210,7 @@ TEST_F(circle, proceed)
 	EXPECT_EQ(FORKGATE_OUTCOME_UNSAFE, run(&self->b, job_outcome, NULL));
 	EXPECT_EQ(1, gate_state().deadlocks);
 	EXPECT_EQ(1, gate_state().unsafe);
-	EXPECT_TRUE(worker_waits(&self->a, 1));
+	EXPECT_TRUE(wait_until(worker_waits(&self->a, 1)));
 	ASSERT_EQ(0, run(&self->b, job_leave, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->a));
 	EXPECT_EQ(0, run(&self->a, job_leave, ARG(MEMORY)));

@@ -442,7 +442,7 @@ TEST_F(fork, thread_creation_never_waits)
 	forks = gate_state().forks;
 	EXPECT_EQ(0, worker_new(&fresh[1]));
 	EXPECT_EQ(forks, gate_state().forks);
-	EXPECT_TRUE(worker_waits(&self->forker, 1));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
 	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	/* Nor for a ticket. */

@@ -361,7 +361,7 @@ TEST_F(mapped, unmapping_one_of_two_ends_nothing)
 	ASSERT_EQ(0, run(&self->a, job_hold, ARG(MEMORY)));
 	ASSERT_TRUE(fork_waits(&self->b, &fork_both, 1));
 	ASSERT_EQ(0, munmap(second, FORKGATE_MAP_SIZE));
-	EXPECT_TRUE(worker_waits(&self->b, 1));
+	EXPECT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	EXPECT_EQ(3, gate_state().threads);
 	ASSERT_EQ(0, run(&self->a, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->b));

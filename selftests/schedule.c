@@ -593,7 +593,7 @@ TEST_F(step, admitted_counts_before_it_runs)
 	EXPECT_TRUE(fork_waits(&self->second, &fork_both, 1));
 	ASSERT_EQ(0, step("admitted", "go"));
 	EXPECT_EQ(0, finish(&self->late));
-	EXPECT_TRUE(worker_waits(&self->second, 1));
+	EXPECT_TRUE(wait_until(worker_waits(&self->second, 1)));
 	EXPECT_EQ(0, run(&self->late, job_leave, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->second));
 }
@@ -802,7 +802,7 @@ TEST_F(step, hand_over)
 		EXPECT_EQ(1, READ_ONCE(self->late.slot->depth[0]));
 		ASSERT_EQ(0, step("admitted", "go"));
 		EXPECT_EQ(0, finish(&self->late));
-		EXPECT_TRUE(worker_waits(&self->second, 1));
+		EXPECT_TRUE(wait_until(worker_waits(&self->second, 1)));
 		ASSERT_EQ(0, run(&self->late, job_drop, ARG(MEMORY)));
 		EXPECT_EQ(0, finish_fork(&self->second));
 	}

@@ -408,7 +408,7 @@ TEST_F(sig, blocked_signals_are_for_later)
 	start(&self->forker, job_fork_blocking_signals, &fork_both);
 	ASSERT_TRUE(wait_until(worker_waits(&self->forker, 1)));
 	ASSERT_EQ(0, interrupt(&self->forker));
-	EXPECT_TRUE(worker_waits(&self->forker, 1));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
 	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(1, runs);

@@ -67,7 +67,7 @@ TEST_F(timeout, of_one_is_not_that_of_another)
 	ASSERT_TRUE(fork_waits(&self->other, &fork_both, 1));
 	give_up_after(NSEC_PER_MSEC, FORKGATE_FAIL);
 	EXPECT_EQ(-EAGAIN, run(&self->forker, job_fork, &ask_both));
-	EXPECT_TRUE(worker_waits(&self->other, 1));
+	EXPECT_TRUE(wait_until(worker_waits(&self->other, 1)));
 	EXPECT_EQ(BOTH, gate.head->closed);
 	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
 	EXPECT_EQ(0, finish_fork(&self->other));

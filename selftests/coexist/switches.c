@@ -131,7 +131,7 @@ TEST_F(off, while_a_clone_waits)
 	ASSERT_EQ(0, run(&holder, job_hold, ARG(BOTH)));
 	ASSERT_TRUE(fork_waits(&forker, &how, 1));
 	ASSERT_EQ(0, switch_off(variant->path));
-	EXPECT_TRUE(worker_waits(&forker, 1));
+	EXPECT_TRUE(wait_until(worker_waits(&forker, 1)));
 	ASSERT_EQ(0, run(&holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&forker));
 	EXPECT_EQ(0, gate_state().bypasses);
