@@ -5,6 +5,9 @@
 #define NT	4
 #define NS	2
 #define STEPWISE
+#ifndef ONE_UNIT
+#define UNITS
+#endif
 #define STORES_DELAYED
 
 byte a[4], b[4];		/* what a section writes, first a, then b */
@@ -15,9 +18,10 @@ bool fencing;			/* gate->fence_mutex */
 hidden byte complete;		/* a copy shows either nothing of a section, or all */
 
 /* what FORKER does when it is granted: reads */
+#define FENCES(t)	(T[t].state == DRAINING && PUBLISHED && domain[0] == FENCING)
 #define FENCE(t) \
 	:: d_step { \
-		AWAKE(t) && !FENCED(t) && !fencing -> \
+		FENCES(t) && T[t].asleep == 0 && !ANY(IS_RELEASED) && !fencing -> \
 			fencing = true; \
 			late = (mutant(NO_MB) -> late : 0); \
 			cpus = running[0] | running[1] << 1 \
@@ -25,8 +29,9 @@ hidden byte complete;		/* a copy shows either nothing of a section, or all */
 	   do \
 	   :: d_step { cpus & 1 -> ipi(0); cpus = cpus - 1 } \
 	   :: d_step { cpus & 2 -> ipi(1); cpus = cpus - 2 } \
-	   :: d_step { cpus == 0 -> fencing = false; fenced = fenced | T[t].need }; break \
-	   od
+	   :: d_step { cpus == 0 -> fencing = false; fenced(); skip }; break \
+	   od \
+	:: d_step { mutant(JOIN_UNFENCED) && FENCES(t) && fencing -> fenced(); skip }
 
 #include "gate.pml"
 
@@ -44,13 +49,13 @@ inline cpu_barrier(t)
 	T[t].seen = INSIDE(t);
 	seen_a[t] = a[t];
 	seen_b[t] = b[t];
-	T[t].views = BIT(closed) | late
+	T[t].views = BIT(HEADER(t)) | late
 }
 
 /* the store to closed may stay in the forker's store buffer until its smp_mb() */
-inline closes(v)
+inline closes(old, v)
 {
-	late = ((v) & ~closed -> BIT(closed) : late)
+	late = ((v) & ~(old) -> BIT(old) : late)
 }
 
 inline ipi(t)
@@ -148,7 +153,7 @@ end:	do
 		wait_fork(t);
 		atomic { read(a[0], seen_a[0]); copy = seen_a[0] };
 		atomic { read(b[0], seen_b[0]); complete = seen_b[0] == copy; assert(complete); copy = 0 };
-		d_step { leave_phase(t); skip }
+		d_step { drop(t); skip }
 	:: break
 	od
 }

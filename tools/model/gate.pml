@@ -12,6 +12,8 @@
  *	NT	threads; thread t owns slot t
  *	NS	slots 0..NS-1 are scanned; threads from NS on enter no section
  *	STEPWISE	the scan drops the lock after every slot
+ *	UNITS	every slot has a unit of its own, and `closed` is written to one
+ *		unit at a time
  *
  * WEAK MEMORY. Nothing orders a thread's own stores and loads but a barrier:
  * the IPI, a switch of context, a critical section of its own. Until then
@@ -37,24 +39,44 @@
 #define F		2	/* the files domain */
 #define MF		3
 
-/* Thread.state: what its fork does */
+/* Thread.state: where its fork is */
 #define IDLE		0
 #define QUEUED		1	/* waits for the next phase */
 #define DRAINING	2	/* from here on a member of the phase */
 #define TICKET		3
 #define COPYING		4
 
+/* Thread.driver: who brings its fork on */
+#define BY_CALLER	0
+#define BY_POLL		1	/* its next call, which poll() tells it to make */
+#define BY_NUDGE	2	/* the same, and poll() has been told */
+#define BY_RESTART	3	/* a call that a signal has interrupted */
+
+/* Thread.kind: what its fork waits for */
+#define CLONES		0
+#define PREPARES		1
+#define POLLS		2
+
 /* Thread.entry: what its entry does that sleeps in the kernel */
 #define BLOCKED		1
 #define RELEASED	2	/* whoever opened the gate will count it in */
 #define RETRY		3	/* only in mutant HANDOVER_LATE */
 
-/* Thread.asleep: what a drain waits for in the kernel, if it waits */
-#define AT_SLOT		1	/* the slot at its cursor */
+/* Thread.asleep */
 #define NOT_YET		2	/* only in mutant NO_RECHECK: announced too late */
-#define ITS_TURN	3	/* all slots were idle */
 
-/* how a fork ended without a copy; local variable `out` of every forker */
+/* domain[] */
+#define OPEN		0
+#define FENCING		1
+#define SCANNING	2
+#define COUNTED		3
+
+/* joining */
+#define JOIN_ALL	0
+#define JOIN_INSIDE	1
+#define JOIN_DRAIN	2
+
+/* how a fork's wait ended without a grant; local variable `out` of every forker */
 #define EDEADLK		1
 #define EAGAIN		2
 
@@ -63,30 +85,41 @@ typedef Thread {
 	byte seen;
 	byte views = 1;
 	byte really[2];		/* levels that the program has entered */
+	byte counted;		/* domains in which the gate counts it inside */
 
 	byte entry;
 	bool nested;		/* it was inside something */
 	byte levels[2];		/* what it has given back */
 
 	byte state;
+	byte kind;
+	byte driver;
 	byte need;
-	byte cursor;
+	byte order;		/* forkers before it */
 	byte asleep;
-	bool ticket;		/* the fork is a prepare */
-	bool barred;		/* its ticket has become a drain and still keeps entries out */
-	bool user;		/* keeps its place while in user mode */
-	bool polled;		/* a ticket that nobody sleeps for */
+	byte edge;		/* others may wait for it: EDGE and what it is inside of */
+	bool deadline;		/* its ticket, or its place, has an end */
 }
 
 Thread T[NT];
-byte closed;			/* gate->closed and header->closed */
-byte fenced;			/* domains whose closing every thread has seen */
-bool granted;			/* the phase has had its first grant */
+byte closed;			/* gate->closed */
+byte domain[2];
+byte inside[2];			/* slots counted inside */
+byte joining;
 bool strict;			/* newcomers of either domain are kept out */
+bool due;			/* patience is at an end, and holds are not */
+#ifdef STEPWISE
+byte cursor[2];			/* the next slot to scan */
+#endif
+#ifdef UNITS
+byte told[NS];			/* header->closed of each unit */
+byte published;			/* units below have it */
+#endif
 
-hidden byte i, j, k;		/* scratch, dead between blocks */
-hidden byte passed, barred, drains, keep, newcomer, l0, l1;
-hidden byte phase, queue, released, waits, other, truly, exclusion, passes;
+hidden byte h, i, j, k, x;	/* scratch, dead between blocks */
+hidden byte barred, drains, keep, newcomer, l0, l1;
+hidden byte phase, queue, released, tickets, copies, held, ended;
+hidden byte first, entered, reach, wanted, other, truly, exclusion, passes;
 
 #define BIT(n)		(1 << (n))
 #define MASK(a, b)	((a) | ((b) << 1))
@@ -98,10 +131,13 @@ hidden byte phase, queue, released, waits, other, truly, exclusion, passes;
 
 #if NT == 3
 #define ANY(x)		(x(0) || x(1) || x(2))
+#define ALL(x)		(x(0) | x(1) | x(2))
 #elif NT == 4
 #define ANY(x)		(x(0) || x(1) || x(2) || x(3))
+#define ALL(x)		(x(0) | x(1) | x(2) | x(3))
 #elif NT == 5
 #define ANY(x)		(x(0) || x(1) || x(2) || x(3) || x(4))
+#define ALL(x)		(x(0) | x(1) | x(2) | x(3) | x(4))
 #endif
 
 /* ------------------------------------------------------------ memory order */
@@ -113,36 +149,86 @@ hidden byte phase, queue, released, waits, other, truly, exclusion, passes;
 
 #ifdef STORES_DELAYED
 #define SEEN(t)		T[t].seen
-#define UNSEEN(t)	(T[t].seen ^ INSIDE(t))
 #else
 #define SEEN(t)		INSIDE(t)
 #define look(t)		skip
 #define commit(t)	skip
 #define stores_again(t)	skip
-#define closes(v)	skip
+#define closes(old, v)	skip
 #endif
-#ifndef POLL
+#ifndef REOPENS
 #define opened()	skip
+#endif
+
+#ifdef UNITS
+#define HEADER(t)	told[t]
+#define PUBLISHED	(published == NS)
+#else
+#define HEADER(t)	closed
+#define PUBLISHED	true
 #endif
 
 /* t is in a critical section */
 inline barrier(t)
 {
 	commit(t);
-	T[t].views = BIT(closed)
+	T[t].views = ((t) < NS -> BIT(HEADER(t)) : 1)
 }
 
-/* a thread asleep in the kernel meets a barrier before it loads closed again */
+/* the word that t loads changes; one asleep in the kernel meets a barrier before it loads it again */
+inline sees(t)
+{
+	T[t].views = (T[t].entry -> 0 : T[t].views | BIT(closed))
+}
+
+#ifdef UNITS
+/* F3, the first half: tell a unit */
+inline publish()
+{
+	if
+	:: told[published] != closed ->
+		closes(told[published], closed);
+		told[published] = closed;
+		sees(published)
+	:: else
+	fi;
+	published++
+}
+
 inline set_closed(v)
 {
-	closes(v);
-	closed = v;
-	i = 0;
-	do
-	:: i < NS -> T[i].views = (T[i].entry -> 0 : T[i].views | BIT(closed)); i++
-	:: else -> break
-	od
+	if
+	:: closed != (v) ->
+		closed = v;
+		published = 0;
+		publish()
+	:: else
+	fi
 }
+
+/* ENTER, LEAVE: an open gate may have left the bit set */
+inline refresh(t)
+{
+	told[t] = closed
+}
+#else
+#define refresh(t)	skip
+
+inline set_closed(v)
+{
+	if
+	:: closed != (v) ->
+		closes(closed, v);
+		closed = v;
+		i = 0;
+		do
+		:: i < NS -> sees(i); i++
+		:: else -> break
+		od
+	:: else
+	fi
+}
+#endif
 
 /* ---------------------------------------------------------- what must hold */
 
@@ -185,131 +271,249 @@ inline program_leaves(t, D)	/* L1, before the store */
 
 inline census()
 {
-	phase = 0; queue = 0; released = 0;
+	phase = 0; queue = 0; released = 0; tickets = 0; copies = 0;
 	i = 0;
 	do
 	:: i < NT ->
 		phase = phase || T[i].state >= DRAINING;
 		queue = queue || T[i].state == QUEUED;
 		released = released || T[i].entry == RELEASED;
+		tickets = tickets || T[i].state == TICKET;
+		copies = copies || T[i].state == COPYING;
 		i++
 	:: else -> break
 	od
 }
 
-/* K1: must t, with a0 and a1 levels of this entry in its slot, wait to enter D? */
-inline decide(t, D, a0, a1)
+/* domains in which the scan of this phase has passed t's slot */
+#ifdef STEPWISE
+#define PASSED_IN(t, d)	(domain[d] == COUNTED || (domain[d] == SCANNING && cursor[d] > t))
+#else
+#define PASSED_IN(t, d)	(domain[d] == COUNTED)
+#endif
+#define PASSED(t)	MASK(PASSED_IN(t, 0), PASSED_IN(t, 1))
+
+/* domains that t's granted fork keeps others out of, and those that it waits to see idle */
+#define BARS(t)		(HAS_DOMAIN(t) * T[t].need)
+#define DRAINS(t)	((T[t].state == DRAINING) * T[t].need)
+
+/* does a drain keep newcomers out of D? */
+#define NEWCOMERS_WAIT(D)	(PATIENCE && ((D) & drains || strict))
+
+/* domains that others bar to t, or drain */
+inline others(t)
 {
-	passed = 0; barred = 0; drains = 0;
+	barred = 0; drains = 0;
+	k = 0;
+	do
+	:: k < NT ->
+		barred = barred | (k != t) * BARS(k);
+		drains = drains | (k != t) * DRAINS(k);
+		k++
+	:: else -> break
+	od
+}
+
+/* K2, K5, F4: the gate counts t inside of c */
+inline set_counted(t, D)
+{
+	inside[0] = inside[0] + L0(D) - L0(T[t].counted);
+	inside[1] = inside[1] + L1(D) - L1(T[t].counted);
+	T[t].counted = D
+}
+
+/* ------------------------------------------------------------------ circles */
+
+#define EDGE		4	/* in Thread.edge */
+
+/* what others wait for a forker to leave: in the phase not what its scan has passed, which the next will count */
+#define LEAVES(t)	(T[t].state == QUEUED || mutant(UNADMITTED_WAITS) -> INSIDE(t) : \
+			 INSIDE(t) & (T[t].counted | ~PASSED(t)))
+/* and what it was inside of when K5 was there last */
+#define LEFT_BY(t)	(T[t].counted | (T[t].state == QUEUED -> INSIDE(t) : INSIDE(t) & ~PASSED(t)))
+
+/* F5: would t close a circle if it went to sleep? result in other */
+#define REACHED(k, in)	(T[k].edge && (in) & reach)
+
+inline circular(t)
+{
+	reach = T[t].need; wanted = 0;
+	x = 0;
+	do
+	:: x < NT ->
+		k = 0;
+		do
+		:: k < NT ->
+			if
+			:: k != t && REACHED(k, T[k].edge) ->
+				wanted = wanted | T[k].need;
+				reach = reach | T[k].need
+			:: else
+			fi;
+			k++
+		:: else -> break
+		od;
+		x++
+	:: else -> break
+	od;
+	other = wanted & LEAVES(t) && !mutant(NO_CIRCLE_CHECK)
+}
+
+/* is there one through t of forkers that are inside, or were when K5 was there last, and wait? */
+inline check_truly(t)
+{
+	reach = T[t].need; wanted = 0;
+	x = 0;
+	do
+	:: x < NT ->
+		k = 0;
+		do
+		:: k < NT ->
+			if
+			:: k != t && REACHED(k, LEFT_BY(k)) && T[k].driver != BY_RESTART ->
+				wanted = wanted | T[k].need;
+				reach = reach | T[k].need
+			:: else
+			fi;
+			k++
+		:: else -> break
+		od;
+		x++
+	:: else -> break
+	od;
+	truly = (wanted & LEFT_BY(t)) != 0;
+	assert(truly)
+}
+
+/* a forker that polls has to call */
+inline nudge(t)
+{
+	T[t].driver = (T[t].driver == BY_POLL || mutant(NUDGES_SLEEPER) -> BY_NUDGE : T[t].driver)
+}
+
+/* t's slot has changed, or is scanned, while it polls for a ticket */
+inline polled_inside(t)
+{
+	if
+	:: T[t].edge && (T[t].driver != BY_CALLER || mutant(NUDGES_SLEEPER)) ->
+		circular(t);
+		if
+		:: other -> nudge(t)
+		:: else
+		fi;
+		T[t].edge = EDGE | LEAVES(t)
+	:: else
+	fi
+}
+
+/* ------------------------------------------------------------- phases, F4.. */
+
+#define UNREADY		(!PUBLISHED || domain[0] == FENCING || domain[0] == SCANNING || \
+			 domain[1] == FENCING || domain[1] == SCANNING)
+
+/* F2: close what a forker of this phase needs */
+inline phase_close(N)
+{
+	domain[0] = ((N) & M && domain[0] == OPEN -> FENCING : domain[0]);
+	domain[1] = ((N) & F && domain[1] == OPEN -> FENCING : domain[1]);
+	set_closed(closed | (N))
+}
+
+inline make_strict()
+{
+	strict = true;
+	set_closed(MF)
+}
+
+/* K7, F7: the queue is in the phase */
+inline merge()
+{
+	h = 0;
 	k = 0;
 	do
 	:: k < NT ->
 		if
-		:: k != t && T[k].state >= DRAINING ->
-			passed = passed | (T[k].cursor > t) * T[k].need;
-			drains = drains | (T[k].state == DRAINING) * T[k].need;
-			barred = barred | HAS_DOMAIN(k) * T[k].need
+		:: T[k].state == QUEUED -> T[k].state = DRAINING; h = h | T[k].need
 		:: else
 		fi;
 		k++
 	:: else -> break
 	od;
-	newcomer = MASK(T[t].depth[0] > (a0), T[t].depth[1] > (a1)) & ~passed;
-	newcomer = (mutant(NESTED_KEPT_OUT) -> newcomer & (D) : newcomer) == 0 &&
-		   (T[t].state == IDLE || mutant(HOLDER_KEPT_OUT));
-	keep = ((D) & barred && !(mutant(NESTED_NEVER_OUT) && !newcomer)) ||
-	       (newcomer && PATIENCE && ((D) & drains || strict))
+	phase_close(h)
 }
 
-/* K2: t is admitted to D: scans that have passed it must come back to it */
-inline restart_scans(t, D)
-{
-	k = 0;
-	do
-	:: k < NT ->
-		if
-		:: k != t && T[k].state == DRAINING && T[k].cursor > t &&
-		   T[k].need & (D) && !mutant(NO_RESTART) -> T[k].cursor = t
-		:: else
-		fi;
-		k++
-	:: else -> break
-	od
-}
+/* can be granted: waits, and is not in user mode because of a signal */
+#define LISTED(t)	(T[t].state == DRAINING && T[t].driver != BY_RESTART)
 
-/* K5: wake the forkers that wait at slot t, if it is idle for them */
-inline wake_waiters(t)
-{
-	k = 0;
-	do
-	:: k < NT ->
-		if
-		:: k != t && T[k].state == DRAINING && T[k].asleep & 1 &&
-		   T[k].cursor == t && !(T[k].need & INSIDE(t)) -> T[k].asleep = 0
-		:: else
-		fi;
-		k++
-	:: else -> break
-	od
-}
+#define IDLE_IN(t, d)	(!(T[t].need & BIT(d)) || \
+			 ((domain[d] == COUNTED || (mutant(GRANT_UNCOUNTED) && domain[d] == SCANNING)) && \
+			  (inside[d] == 0 || (inside[d] == 1 && T[t].counted & BIT(d)))))
+#define IS_IDLE(t)	(IDLE_IN(t, 0) && IDLE_IN(t, 1))
 
-/* wake the forkers that found all slots idle and wait for something else */
-inline wake_scanned()
-{
-	k = 0;
-	do
-	:: k < NT ->
-		T[k].asleep = (T[k].asleep == ITS_TURN -> 0 : T[k].asleep);
-		k++
-	:: else -> break
-	od
-}
+/* a yield has something to let through */
+#define IS_BLOCKED(t)	(T[t].entry == BLOCKED && !T[t].nested)
+#define IS_QUEUED(t)	(T[t].state == QUEUED)
+#define IS_DRAINING(t)	(T[t].state == DRAINING)
+#define QUEUE_YIELDS	(ANY(IS_QUEUED) && !mutant(YIELD_KEEPS_QUEUE))
+#define WORTH_YIELDING	(PATIENCE && ANY(IS_DRAINING) && (ANY(IS_BLOCKED) || QUEUE_YIELDS))
+#define DUE		(due && WORTH_YIELDING)
 
-/* a forker entered a section: others may be in a circle with it now */
-inline wake_all()
-{
-	k = 0;
-	do
-	:: k < NT ->
-		T[k].asleep = (T[k].asleep & 1 -> 0 : T[k].asleep);
-		k++
-	:: else -> break
-	od
-}
+/* rule 11: nothing is granted beside a ticket, and no ticket beside anything */
+#define TURN(t)		((!tickets && (T[t].kind == CLONES || !copies)) || mutant(GRANT_BESIDE))
 
-inline join_phase(t)
-{
-	T[t].state = DRAINING;
-	T[t].cursor = 0;
-	T[t].asleep = 0;
-	set_closed(closed | T[t].need)
-}
-
-inline move_queue()		/* F7 */
-{
-	k = 0;
-	do
-	:: k < NT ->
-		if
-		:: T[k].state == QUEUED -> join_phase(k)
-		:: else
-		fi;
-		k++
-	:: else -> break
-	od
-}
-
-/* whoever takes an entry from `released` does this: it may have been the last */
-inline released_one()
+/* F4: the first that finds what it needs idle, if it is its turn: it is not overtaken */
+inline find_first()
 {
 	census();
-	if
-	:: !released ->
-		wake_scanned();
+	first = NT;
+	k = 0;
+	do
+	:: k < NT ->
 		if
-		:: !phase && queue -> move_queue()
+		:: LISTED(k) && IS_IDLE(k) && (TURN(k) || !mutant(TICKET_OVERTAKEN)) &&
+		   (first == NT || T[k].order < T[first].order) -> first = k
 		:: else
-		fi
+		fi;
+		k++
+	:: else -> break
+	od;
+	if
+	:: first < NT && !TURN(first) -> first = NT
+	:: else
+	fi
+}
+
+inline grant(t)
+{
+	T[t].state = (T[t].kind == CLONES -> COPYING : TICKET);
+	T[t].deadline = T[t].kind != CLONES;
+	T[t].edge = 0;
+	T[t].asleep = (T[t].asleep == 1 && T[t].driver == BY_CALLER -> 0 : T[t].asleep);
+	joining = (joining == JOIN_ALL -> JOIN_INSIDE : joining);
+	check_exclusion(t)
+}
+
+/* the first sleeper is awake while there is something to do; if all poll, the first is told */
+inline rouse()
+{
+	first = NT;
+	k = 0;
+	do
+	:: k < NT ->
+		if
+		:: LISTED(k) && (first == NT || (T[k].kind == POLLS) < (T[first].kind == POLLS) ||
+				 ((T[k].kind == POLLS) == (T[first].kind == POLLS) &&
+				  T[k].order < T[first].order)) -> first = k
+		:: else
+		fi;
+		k++
+	:: else -> break
+	od;
+	if
+	:: first < NT && T[first].asleep == 1 -> T[first].asleep = 0
+	:: first < NT && T[first].driver != BY_CALLER && !mutant(NO_NUDGE) ->
+		nudge(first);
+		T[first].deadline = true	/* until it calls */
 	:: else
 	fi
 }
@@ -331,72 +535,242 @@ inline release_blocked(every)
 }
 
 /* a copy or a ticket has ended: release the entries that only it kept out */
-inline unbar()
+inline release_unbarred()
 {
-	j = 0;
+	barred = ALL(BARS);
+	drains = ALL(DRAINS);
+	i = 0;
 	do
-	:: j < NT ->
+	:: i < NT ->
 		if
-		:: T[j].entry == BLOCKED ->
-			decide(j, WANT(j), 0, 0);
-			if
-			:: (T[j].nested -> !(WANT(j) & barred) :
-			    !PATIENCE && !ANY(HAS_DOMAIN) && !mutant(UNBAR_NESTED)) ->
-				T[j].entry = RELEASED
-			:: else
-			fi
+		:: T[i].entry == BLOCKED && !(WANT(i) & barred) &&
+		   (T[i].nested || (!NEWCOMERS_WAIT(WANT(i)) && !mutant(UNBAR_NESTED))) -> T[i].entry = RELEASED
 		:: else
 		fi;
-		j++
+		i++
+	:: else -> break
+	od
+}
+
+/* rule 6: nobody joins any more once a thread was kept out through a grant */
+#define IS_OUT(t)	(T[t].entry == BLOCKED)
+
+inline seal()
+{
+	if
+	:: ANY(IS_OUT) -> joining = (mutant(NO_SEAL) -> joining : JOIN_DRAIN)
+	:: !ANY(IS_OUT) && joining == JOIN_DRAIN ->
+		joining = JOIN_INSIDE;
+		if
+		:: !mutant(UNSEAL_KEEPS_QUEUE) -> merge()
+		:: else
+		fi
+	:: else
+	fi
+}
+
+/* K7: let those blocked so far through, once, and the queue into the phase */
+inline yield()
+{
+	due = false;
+	release_blocked(false);
+	if
+	:: QUEUE_YIELDS -> merge()
+	:: else
+	fi;
+	seal()
+}
+
+/* F4, F7: do what a change has made possible */
+inline phase_run()
+{
+	census();
+	if
+	:: !released || mutant(GRANT_EARLY) ->
+		if
+		:: !phase && queue ->	/* F7 */
+			joining = JOIN_ALL;
+			strict = false;
+			merge()
+		:: else
+		fi;
+		if
+		:: DUE && !ANY(HAS_DOMAIN) -> yield()
+		:: else
+		fi;
+		census();
+		if
+		:: phase && UNREADY && !mutant(NO_ROUSE) -> rouse()
+		:: else
+		fi;
+		if
+		:: !DUE && (!released || mutant(GRANT_EARLY)) ->
+			find_first();
+			do
+			:: first < NT -> grant(first); find_first()
+			:: else -> break
+			od
+		:: else
+		fi
+	:: else
+	fi
+}
+
+/* K5: levels went out of t's slot */
+inline slot_left(t)
+{
+	set_counted(t, T[t].counted & INSIDE(t));
+	polled_inside(t)
+}
+
+/* rule 6: who is inside may join a phase that may be waiting for its section */
+#define JOINS(t)	(INSIDE(t) && !mutant(INSIDE_QUEUES))
+#define JOINABLE(t)	(!phase -> !queue && !released : \
+			 joining == JOIN_ALL || \
+			 (joining == JOIN_INSIDE && (JOINS(t) || !PATIENCE)) || \
+			 (joining == JOIN_DRAIN && JOINS(t) && PATIENCE && ANY(IS_DRAINING) && !mutant(SEAL_INSIDE)))
+
+/* F2: t arrives */
+inline join(t, N, what, who)
+{
+	if			/* it may be the handler that interrupted a leave before L3 */
+	:: !mutant(FORK_SILENT) -> slot_left(t)
+	:: else
+	fi;
+	T[t].need = N;
+	T[t].kind = what;
+	T[t].driver = who;
+	T[t].asleep = 0;
+	T[t].order = 0;
+	census();
+	k = 0;
+	do
+	:: k < NT -> T[t].order = T[t].order + (T[k].state != IDLE); k++
 	:: else -> break
 	od;
-	wake_scanned()
+	if
+	:: JOINABLE(t) ->
+		T[t].state = DRAINING;
+		if
+		:: !phase -> joining = JOIN_ALL; strict = false
+		:: else
+		fi;
+		phase_close(T[t].need)
+	:: else ->
+		T[t].state = QUEUED;
+		if
+		:: phase && !mutant(QUEUE_LAX) -> make_strict()
+		:: else
+		fi
+	fi
+}
+
+/* t goes on as one that waits: what it was granted, it has to be granted again */
+inline again(t, N, what, who)
+{
+	if
+	:: !mutant(FORK_SILENT) -> slot_left(t)
+	:: else
+	fi;
+	held = HAS_DOMAIN(t);
+	T[t].edge = (mutant(KEPT_WAITS) -> T[t].edge : 0);
+	T[t].deadline = false;
+	T[t].asleep = 0;
+	census();
+	if
+	:: held -> T[t].state = DRAINING
+	:: T[t].state == QUEUED && phase && JOINABLE(t) -> T[t].state = DRAINING
+	:: else
+	fi;
+	T[t].need = T[t].need | (N);
+	T[t].kind = what;
+	T[t].driver = who;
+	if
+	:: T[t].state == DRAINING -> phase_close(T[t].need)
+	:: else
+	fi;
+	if
+	:: held ->
+		if
+		:: !mutant(STAYS_BARRED) -> release_unbarred()
+		:: else
+		fi;
+		seal()
+	:: else
+	fi
 }
 
 /* F6: t is no forker any more; the last of a phase opens the gate */
-inline leave_phase(t)
+inline open()
 {
-	other = HAS_DOMAIN(t) || T[t].barred;
-	T[t].state = IDLE;
-	T[t].need = 0;
-	T[t].cursor = 0;
-	T[t].asleep = 0;
-	T[t].ticket = false;
-	T[t].barred = false;
-	T[t].user = false;
-	T[t].polled = false;
-	census();
+	set_closed(0);
+	opened();
 	if
-	:: !phase ->		/* it opens */
-		set_closed(0);
-		opened();
-		fenced = (mutant(STAYS_FENCED) -> fenced : 0);
-		granted = false;
-		strict = false;
-		release_blocked(true)
-	:: phase && other ->
-		unbar()
+	:: !mutant(STAYS_COUNTED) -> domain[0] = OPEN; domain[1] = OPEN
 	:: else
 	fi;
-	released_one()
+#ifdef STEPWISE
+	cursor[0] = 0;
+	cursor[1] = 0;
+#endif
+	i = 0;
+	do
+	:: i < NT -> T[i].counted = (mutant(STALE_COUNT) -> T[i].counted : 0); i++
+	:: else -> break
+	od;
+	inside[0] = 0;
+	inside[1] = 0;
+	strict = false;
+	due = false;
+	joining = JOIN_ALL;
+	release_blocked(true)
 }
 
-/* K7, a timer: the drain has lasted for its patience */
-#define IS_BLOCKED(t)	(T[t].entry == BLOCKED && !T[t].nested)
-#define IS_QUEUED(t)	(T[t].state == QUEUED)
-#define IS_DRAINING(t)	(T[t].state == DRAINING)
-#define QUEUE_YIELDS	(ANY(IS_QUEUED) && !mutant(YIELD_KEEPS_QUEUE))
-#define MAY_YIELD	((ANY(IS_BLOCKED) || QUEUE_YIELDS) && \
-			 ANY(IS_DRAINING) && !ANY(HAS_DOMAIN))
-
-inline yield()
+inline leave_phase(t)
 {
-	release_blocked(false);
+	held = HAS_DOMAIN(t);
+	k = 0;
+	do
+	:: k < NT ->
+		T[k].order = T[k].order - (T[k].state != IDLE && T[k].order > T[t].order);
+		k++
+	:: else -> break
+	od;
+	phase = T[t].state >= DRAINING;
+	T[t].state = IDLE;
+	T[t].kind = 0;
+	T[t].driver = 0;
+	T[t].need = 0;
+	T[t].order = 0;
+	T[t].asleep = 0;
+	T[t].edge = 0;
+	T[t].deadline = false;
 	if
-	:: QUEUE_YIELDS -> move_queue()
+	:: phase ->
+		census();
+		if
+		:: !phase -> open()
+		:: phase && held -> release_unbarred(); seal()
+		:: else
+		fi
 	:: else
-	fi;
-	released_one()
+	fi
+}
+
+/* leave, and do what that makes possible */
+inline drop(t)
+{
+	leave_phase(t);
+	phase_run()
+}
+
+/* a timer: the drain has lasted for its patience */
+#define PATIENCE_ENDS	(WORTH_YIELDING && !due && !mutant(NO_YIELD))
+
+inline patience_ends()
+{
+	due = !(mutant(NEVER_DUE) && ANY(HAS_DOMAIN));
+	phase_run()
 }
 
 /* --------------------------------------------------------- enter and leave */
@@ -407,45 +781,69 @@ inline add_levels(t, a0, a1)
 	T[t].depth[1] = T[t].depth[1] + (a1)
 }
 
+/* K1, K2: may t, with a0 and a1 levels of this entry in its slot, enter D? */
+inline decide(t, D, a0, a1)
+{
+	others(t);
+	newcomer = MASK(T[t].depth[0] > (a0), T[t].depth[1] > (a1)) & (T[t].counted | ~PASSED(t));
+	newcomer = (mutant(NESTED_KEPT_OUT) -> newcomer & (D) : newcomer) == 0 &&
+		   (T[t].state == IDLE || mutant(HOLDER_KEPT_OUT));
+	keep = ((D) & barred && !(mutant(NESTED_NEVER_OUT) && !newcomer)) ||
+	       (newcomer && NEWCOMERS_WAIT(D))
+}
+
+/* K2, K6: count t into D, with what it has given back */
+inline admit(t, D)
+{
+	entered = D;
+	add_levels(t, T[t].levels[0], T[t].levels[1]);
+	T[t].levels[0] = 0;
+	T[t].levels[1] = 0;
+	T[t].nested = false;
+	T[t].entry = 0;
+	if
+	:: !mutant(ENTRY_UNCOUNTED) -> set_counted(t, T[t].counted | (entered & PASSED(t)))
+	:: else
+	fi
+}
+
 /* K6: whoever opened the gate, or a woken thread, counts t in while it sleeps */
 inline count_in(t)
 {
-	decide(t, WANT(t), 0, 0);
+	others(t);
 	exclusion = !(WANT(t) & barred);
 	assert(exclusion);
-	restart_scans(t, WANT(t));
-	add_levels(t, T[t].levels[0], T[t].levels[1]);
-	T[t].levels[0] = 0;
-	T[t].levels[1] = 0;
-	T[t].entry = 0;
-	T[t].nested = false;
+	admit(t, WANT(t));
 	if
-	:: T[t].state != IDLE && !mutant(RELEASE_SILENT) -> wake_all()
+	:: !mutant(RELEASE_SILENT) -> polled_inside(t)
 	:: else
 	fi;
 	barrier(t);
-	released_one()
+	census();
+	if
+	:: !released -> phase_run()
+	:: else
+	fi
 }
 
 /* K2, of a thread that decide() has let pass */
-inline admit(t, D)
+inline let_in(t, D)
 {
 	if
-	:: !newcomer && (D) & drains && !mutant(NO_STRICT) ->
-		strict = true;
-		set_closed(MF)
+	:: !newcomer && (D) & drains && !mutant(NO_STRICT) -> make_strict()
 	:: else
 	fi;
-	restart_scans(t, D);
-	add_levels(t, T[t].levels[0], T[t].levels[1]);
-	T[t].levels[0] = 0;
-	T[t].levels[1] = 0;
-	T[t].nested = false;
-	T[t].entry = 0;
+	admit(t, D);
 	if
-	:: T[t].state != IDLE && !mutant(ENTRY_SILENT) -> wake_all()
+	:: !mutant(ENTRY_SILENT) -> polled_inside(t)
+	:: else
+	fi;
+#ifdef UNITS
+	if
+	:: !PUBLISHED -> phase_run()	/* strict since now */
 	:: else
 	fi
+#endif
 }
 
 /*
@@ -454,24 +852,25 @@ inline admit(t, D)
  */
 inline kernel_enter(t, D, a0, a1)
 {
-	barrier(t);
+	commit(t);
+	refresh(t);
 	decide(t, (D) | WANT(t), a0, a1);
 	if
-	:: !keep -> admit(t, (D) | WANT(t))
+	:: !keep -> let_in(t, (D) | WANT(t))
 	:: else ->		/* K3 */
 		passes = T[t].state != TICKET;
 		assert(passes);
-		l0 = (passed & M -> T[t].depth[0] : (a0));
-		l1 = (passed & F -> T[t].depth[1] : (a1));
+		l0 = (PASSED(t) & ~T[t].counted & M -> T[t].depth[0] : (a0));
+		l1 = (PASSED(t) & ~T[t].counted & F -> T[t].depth[1] : (a1));
 		add_levels(t, -l0, -l1);
 		T[t].levels[0] = T[t].levels[0] + l0;
 		T[t].levels[1] = T[t].levels[1] + l1;
-		T[t].nested = !newcomer;
-		T[t].entry = BLOCKED;
 		if
-		:: !mutant(GIVEBACK_SILENT) -> wake_waiters(t)
+		:: !mutant(GIVEBACK_SILENT) -> slot_left(t); phase_run()
 		:: else
-		fi
+		fi;
+		T[t].nested = !newcomer;
+		T[t].entry = BLOCKED
 	fi;
 	barrier(t)
 }
@@ -489,7 +888,7 @@ inline user_enter(t, D)		/* E1 */
 #define AWAKE_AGAIN(t)	skip
 #endif
 
-/* E2 is a compiler barrier: the load of E3 is not done before the store of E1 */
+/* E2 is a compiler barrier: the load of E3 is not ended before the store of E1 */
 inline finish_enter(t, D)
 {
 	if			/* E3 */
@@ -541,8 +940,14 @@ inline finish_leave(t, D)
 	:: MAY_OPEN(t, LEFT(t, D)) || SEES_OTHERS(t)
 	:: d_step {
 		MAY_CLOSED(t, LEFT(t, D)) && !SEES_OTHERS(t) ->
+			commit(t);
+			refresh(t);
+			if
+			:: !mutant(LEAVE_UNCOUNTED) -> slot_left(t)	/* K5 */
+			:: else
+			fi;
+			phase_run();
 			barrier(t);
-			wake_waiters(t);	/* K5 */
 			skip
 	   }
 	fi
@@ -557,178 +962,134 @@ inline leave(t, D)
 /* -------------------------------------------------------------------- fork */
 
 /* F3: every thread meets a barrier */
-inline fence_all(N)
+inline fence_all()
 {
 	i = 0;
 	do
 	:: i < NS && !mutant(NO_IPI) -> barrier(i); i++
 	:: else -> break
-	od;
-	fenced = fenced | (N)
+	od
 }
 
-/* the phase may be waiting for its section */
-#define JOINS(t)	(INSIDE(t) && !mutant(INSIDE_QUEUES))
-
-/* F2: t wants to copy n */
-inline begin_fork(t, n)
+inline fenced()
 {
-	barrier(t);
-	T[t].user = false;
-	if			/* it may be the handler that interrupted a leave before L3 */
-	:: !mutant(FORK_SILENT) -> wake_waiters(t)
-	:: else
-	fi;
-	if
-	:: mutant(IPI_FIRST) -> fence_all(n)
-	:: else
-	fi;
-	T[t].need = T[t].need | (n);
-	census();
-	if
-	:: T[t].state >= DRAINING ->	/* its own ticket, or a place it has kept */
-		T[t].barred = T[t].barred || (HAS_DOMAIN(t) && !mutant(STAYS_BARRED));
-		join_phase(t)
-	:: T[t].state == IDLE && (phase -> JOINS(t) || !PATIENCE || (!granted && !queue) :
-			!queue && !released) ->
-		join_phase(t)
-	:: T[t].state == QUEUED && phase && JOINS(t) ->
-		join_phase(t)
-	:: T[t].state == QUEUED && !(phase && JOINS(t))
-	:: else ->
-		T[t].state = QUEUED;
-		if
-		:: phase && !mutant(QUEUE_LAX) -> strict = true; set_closed(MF)
-		:: else
-		fi
-	fi
+	domain[0] = (domain[0] == FENCING -> SCANNING : domain[0]);
+	domain[1] = (domain[1] == FENCING -> SCANNING : domain[1])
 }
-
-#define AWAKE(t)	(T[t].state == DRAINING && T[t].asleep == 0)
-#define FENCED(t)	(!(T[t].need & ~fenced) || (mutant(JOIN_UNFENCED) && fencing))
 
 #ifndef FENCE
-#define fencing		false
-#define FENCE(t)	:: d_step { AWAKE(t) && !FENCED(t) -> fence_all(T[t].need); skip }
+#define FENCE(t)
+#define FENCES(t)	false	/* t must fence, which is a step of its own */
 #endif
 
-/* does it wait, or has it kept its place while a handler runs? */
-#define WAITS(t)	((T[t].state == DRAINING && T[t].asleep) || \
-			 (T[t].state == QUEUED && !T[t].user) || \
-			 (T[t].polled && !HAS_DOMAIN(t)) || (mutant(KEPT_WAITS) && T[t].user))
-/* levels that somebody else has passed count too: not everybody has */
-#define PASSED(k, i)	(((k) != (i) && T[k].state >= DRAINING && T[k].cursor > (i)) * T[k].need)
-#define COUNTS(i)	(mutant(ADMITTED_ONLY) -> \
-			 INSIDE(i) & ~(PASSED(0, i) | PASSED(1, i) | PASSED(2, i)) : INSIDE(i))
-
-/* F5: would t, going to sleep, close a circle of forkers? result in other */
-inline find_circle(t)
+/* F4: count what a slot is inside of */
+inline scan_slot(t, m)
 {
-	waits = BIT(t);		/* t and those it waits for, directly or not */
-	truly = true;
-	other = 0;
-	l0 = 0;
-	do
-	:: l0 < NT ->
-		k = 0;
-		do
-		:: k < NT ->
-			i = 0;
-			do
-			:: i < NT ->
-				if
-				:: waits & BIT(k) && k != i && T[k].need & COUNTS(i) &&
-				   (i == t || WAITS(i)) ->
-					truly = truly && !T[i].user;
-					waits = waits | BIT(i);
-					other = other || i == t
-				:: else
-				fi;
-				i++
-			:: else -> break
-			od;
-			k++
-		:: else -> break
-		od;
-		l0++
-	:: else -> break
-	od
-}
-
-/* F5; what a ticket kept out goes on before the clone that it was for waits */
-inline sleep(t, what)
-{
+	set_counted(t, T[t].counted | (SEEN(t) & (m)));
 	if
-	:: T[t].barred ->
-		T[t].barred = false;
-		unbar();
-		released_one()
+	:: !mutant(SCAN_SILENT) -> polled_inside(t)
 	:: else
-	fi;
-	T[t].asleep = what
-}
-
-/* F4: t has seen all slots idle */
-inline try_grant(t)
-{
-	census();
-	other = released && !mutant(GRANT_EARLY);
-	k = 0;
-	do
-	:: k < NT ->
-		other = other || (k != t && !mutant(GRANT_BESIDE) &&
-			(T[k].state == TICKET || (T[k].state == COPYING && T[t].ticket)));
-		k++
-	:: else -> break
-	od;
-	if
-	:: other -> sleep(t, ITS_TURN)
-	:: else ->
-		T[t].barred = false;
-		T[t].state = (T[t].ticket -> TICKET : COPYING);
-		granted = true;
-		check_exclusion(t)
 	fi
 }
 
-/* F4, F5: the caller is in an atomic block */
-inline scan(t)
-{
-	do
-	:: T[t].cursor == NS ->
-		d_step { try_grant(t); skip };
-		break
-	:: T[t].cursor < NS && T[t].cursor == t ->
-		T[t].cursor++
-	:: T[t].cursor < NS && T[t].cursor != t ->
-		look(T[t].cursor);
-		if
-		:: d_step {
-			SEEN(T[t].cursor) & T[t].need ->
-				find_circle(t);
-				T[t].cursor = T[t].cursor + mutant(CURSOR_PAST);
-				if
-				:: other && !T[t].polled && !mutant(NO_CIRCLE_CHECK) ->
-					assert(truly);
-					out = EDEADLK;
-					leave_phase(t)
-				:: else -> sleep(t, (mutant(NO_RECHECK) -> NOT_YET : AT_SLOT))
-				fi;
-				skip
-		   };
-			break
-		:: else ->
-			T[t].cursor++;
 #ifdef STEPWISE
-			break
-#endif
-		fi
-	od
+inline scan()
+{
+	h = MASK(domain[0] == SCANNING, domain[1] == SCANNING);
+	h = (h == MF && cursor[0] < cursor[1] -> M : (h == MF && cursor[0] > cursor[1] -> F : h));
+	j = (h & M -> cursor[0] : cursor[1]);
+	if
+	:: !mutant(SCAN_UNCOUNTED) -> scan_slot(j, h)
+	:: else
+	fi;
+	j++;
+	cursor[0] = (h & M -> j : cursor[0]);
+	cursor[1] = (h & F -> j : cursor[1]);
+	domain[0] = (h & M && j == NS -> COUNTED : domain[0]);
+	domain[1] = (h & F && j == NS -> COUNTED : domain[1])
 }
+#else
+inline scan()
+{
+	h = MASK(domain[0] == SCANNING, domain[1] == SCANNING);
+	j = 0;
+	do
+	:: j < NS -> scan_slot(j, h); j++
+	:: else -> break
+	od;
+	domain[0] = (h & M -> COUNTED : domain[0]);
+	domain[1] = (h & F -> COUNTED : domain[1])
+}
+#endif
+
+/* F3, F4: bring a phase on that is not ready */
+inline phase_step()
+{
+	if
+#ifdef UNITS
+	:: !PUBLISHED && !(mutant(FENCE_UNPUBLISHED) && domain[0] != OPEN) -> publish()
+#endif
+	:: domain[0] == FENCING || domain[1] == FENCING -> fence_all(); fenced()
+	:: else -> scan()
+	fi
+}
+
+/* F5: once around the loop of a fork's wait; ended: it is over */
+inline iterate(t)
+{
+	ended = false;
+	phase_run();
+	if
+	:: HAS_DOMAIN(t) -> ended = true
+	:: T[t].state == IDLE -> out = EAGAIN; ended = true	/* it has expired */
+	:: T[t].state == DRAINING && UNREADY -> phase_step()
+	:: (T[t].state == DRAINING && !UNREADY) || T[t].state == QUEUED ->
+		if
+		:: !T[t].edge -> circular(t)
+		:: else -> other = false
+		fi;
+		if
+		:: other ->
+			check_truly(t);
+			out = EDEADLK;
+			drop(t);
+			ended = true
+		:: else ->
+			T[t].edge = (T[t].edge -> T[t].edge : EDGE | LEAVES(t));
+			if
+			:: T[t].kind == POLLS ->
+				T[t].driver = BY_POLL;
+				T[t].deadline = false;
+				out = EAGAIN;
+				ended = true
+			:: else -> T[t].asleep = (mutant(NO_RECHECK) -> NOT_YET : 1)
+			fi
+		fi
+	:: else
+	fi
+}
+
+/* released ones are counted in before anything else */
+#define IS_RELEASED(t)	(T[t].entry == RELEASED)
+#define AWAKE(t)	(T[t].asleep == 0 && !FENCES(t) && \
+			 (HAS_DOMAIN(t) || T[t].state == IDLE || !ANY(IS_RELEASED)))
 
 /* options of a waiting fork besides being woken: signals and time-outs */
 #ifndef FORK_SIGNALS
 #define FORK_SIGNALS(t)
+#endif
+
+/* what the scan of this iteration looks at */
+#ifdef STORES_DELAYED
+inline look_next()
+{
+	if
+	:: domain[0] == SCANNING -> look(cursor[0])
+	:: else
+	fi
+}
+#else
+#define look_next()	skip
 #endif
 
 /* F3..F5: until granted, or refused with `out` set */
@@ -737,15 +1098,72 @@ inline wait_fork(t)
 	do
 	FENCE(t)
 	:: atomic {
-		AWAKE(t) && FENCED(t) -> scan(t);
+		AWAKE(t) -> look_next(); d_step { iterate(t); skip };
 		if
-		:: T[t].state != DRAINING -> break
+		:: ended -> break
 		:: else
 		fi
 	   }
-	:: d_step { T[t].asleep == NOT_YET -> T[t].asleep = AT_SLOT }
+	:: d_step { T[t].asleep == NOT_YET -> T[t].asleep = 1 }
 	FORK_SIGNALS(t)
 	od
+}
+
+/* F2: t wants to copy n; its ticket does not replace the check */
+inline begin_fork(t, N)
+{
+	barrier(t);
+	if
+	:: mutant(IPI_FIRST) -> fence_all()
+	:: else
+	fi;
+	if
+	:: T[t].state == IDLE -> join(t, N, CLONES, BY_CALLER)
+	:: T[t].state == TICKET && ((!((N) & ~T[t].need) && IS_IDLE(t)) || mutant(TICKET_TRUSTED)) ->
+		T[t].state = COPYING;
+		T[t].kind = CLONES;
+		T[t].need = T[t].need | (N);
+		T[t].deadline = false;
+		check_exclusion(t)
+	:: else -> again(t, N, CLONES, BY_CALLER)
+	fi;
+	if
+	:: mutant(IPI_FIRST) -> fenced()
+	:: else
+	fi
+}
+
+/* a signal interrupts t's wait, or its copy: the place is kept */
+inline hold(t)
+{
+	again(t, 0, T[t].kind, BY_RESTART);
+	T[t].deadline = true;
+	if
+	:: !mutant(HOLD_SILENT) -> phase_run()
+	:: else
+	fi
+}
+
+/* t's wait has lasted for as long as it may */
+inline time_out(t)
+{
+	out = EAGAIN;
+	leave_phase(t);
+	if
+	:: !mutant(TIMEOUT_SILENT) -> phase_run()
+	:: else
+	fi
+}
+
+/* t wants a ticket for N, and sleeps until it has it (PREPARES) or asks again (POLLS) */
+inline begin_prepare(t, N, what)
+{
+	barrier(t);
+	if
+	:: T[t].state == TICKET && !((N) & ~T[t].need) -> T[t].driver = BY_CALLER
+	:: T[t].state == IDLE -> join(t, N, what, BY_CALLER)
+	:: else -> again(t, N, what, BY_CALLER)
+	fi
 }
 
 /* a clone that copies n */
@@ -755,7 +1173,7 @@ inline fork(t, n)
 	d_step { begin_fork(t, n); skip };		/* F2 */
 	wait_fork(t);					/* F3..F5 */
 	if
-	:: d_step { HAS_DOMAIN(t) -> leave_phase(t); skip }	/* F6 */
+	:: d_step { HAS_DOMAIN(t) -> drop(t); skip }	/* F6 */
 	:: else
 	fi
 }

@@ -4,7 +4,11 @@
  */
 #ifdef CIRCLE
 #define NT	3
+#ifdef LEVELS
+#define NS	3
+#else
 #define NS	2
+#endif
 #else
 #define NT	3
 #define NS	1
@@ -22,7 +26,7 @@ bool signal[NT];	/* a signal wants it out of there */
 
 /* the wait of a clone: its place is kept, it is restarted when the handler returns */
 #define FORK_SIGNALS(t) \
-	:: d_step { signal[t] && !HAS_DOMAIN(t) -> T[t].user = T[t].state != IDLE; T[t].asleep = 0; return_to_user(t); skip }; \
+	:: d_step { signal[t] && FORK_WAITS(t) && !ANY(IS_RELEASED) -> hold(t); return_to_user(t); skip }; \
 	   d_step { sleeps[t] = true; begin_fork(t, n); skip }
 
 #include "gate.pml"
@@ -56,18 +60,6 @@ inline restart_entry(t)
 	kernel_enter(t, 0, 0, 0)
 }
 
-
-/* the copy was interrupted after the grant: F2 again, and nobody is kept out meanwhile */
-inline interrupt_copy(t)
-{
-	begin_fork(t, 0);
-	T[t].user = true;
-	T[t].barred = false;
-	unbar();
-	released_one();
-	return_to_user(t)
-}
-
 /* a clone as the kernel does it: signals interrupt it while it waits, or copies */
 inline clone(t, N)
 {
@@ -76,11 +68,11 @@ inline clone(t, N)
 	do
 	:: wait_fork(t);
 		if
-		:: d_step { HAS_DOMAIN(t) -> leave_phase(t); n = 0; return_to_user(t); skip };
+		:: d_step { HAS_DOMAIN(t) -> drop(t); n = 0; return_to_user(t); skip };
 			break
 		:: d_step { !HAS_DOMAIN(t) -> n = 0; return_to_user(t); skip };
 			break
-		:: d_step { HAS_DOMAIN(t) && signal[t] -> interrupt_copy(t); skip };
+		:: d_step { HAS_DOMAIN(t) && signal[t] -> hold(t); return_to_user(t); skip };
 			d_step { sleeps[t] = true; begin_fork(t, n); skip }
 		fi
 	od
@@ -90,7 +82,9 @@ proctype Thread0() provided (!handling[0])
 {
 	byte g0, g1, n, out;
 end:	do
+#ifndef DRIVER
 	:: enter(0, M); leave(0, M)
+#endif
 	:: clone(0, MF)
 	:: break
 	od
@@ -104,10 +98,14 @@ end:	do
 		:: d_step { !sleeps[0] && !handling[0] -> handling[0] = true }
 		:: d_step { sleeps[0] && !handling[0] -> signal[0] = true }; handling[0]
 		fi;
+#ifdef DRIVER	/* waits for a fork that the clone which it has interrupted could bring on */
+		T[2].state != DRAINING;
+#else
 		if
 		:: enter(0, M); leave(0, M)
 		:: clone(0, F)
 		fi;
+#endif
 		handling[0] = false
 	:: break
 	od
@@ -127,6 +125,15 @@ end:	do
 	od
 }
 
+proctype Section(byte t)
+{
+	byte g0, g1;
+end:	do
+	:: enter(t, M); leave(t, M)
+	:: break
+	od
+}
+
 proctype Forker(byte t; byte N)
 {
 	byte n, out;
@@ -140,7 +147,7 @@ end:	do
 proctype Timer()
 {
 end:	do
-	:: d_step { T[0].user -> leave_phase(0); skip }
+	:: d_step { T[0].deadline -> drop(0); skip }
 	od
 }
 
@@ -150,11 +157,20 @@ init {
 		run Handler0();
 #ifdef CIRCLE
 		run Thread1();
+#ifdef LEVELS
+		run Section(2);
+#else
 		run Forker(2, M);
+#endif
+#elif defined(DRIVER)
+		run Forker(1, MF);
+		run Forker(2, MF);
 #else
 		run Forker(1, F);
 		run Forker(2, M);
 #endif
+#ifndef DRIVER
 		run Timer()
+#endif
 	}
 }

@@ -6,8 +6,7 @@
 #define NS	3
 
 #define FORK_SIGNALS(t) \
-	:: d_step { bounded && T[t].state != TICKET && T[t].state != COPYING -> \
-		out = EAGAIN; leave_phase(t); skip }; \
+	:: d_step { bounded && FORK_WAITS(t) -> time_out(t); skip }; \
 	   break
 
 #include "gate.pml"
@@ -27,12 +26,12 @@ inline gone(t)
 	T[t].entry = 0;
 	T[t].nested = false;
 	barrier(t);
-	wake_waiters(t);
 	if
 	:: T[t].state != IDLE && !mutant(EXIT_KEEPS_TICKET) -> leave_phase(t)
 	:: else
 	fi;
-	released_one()
+	slot_left(t);
+	phase_run()
 }
 
 proctype Section(byte t)
@@ -55,11 +54,11 @@ proctype Holder(byte t)
 	bool bounded;
 	{
 end:		do
-		:: d_step { out = 0; T[t].ticket = true; begin_fork(t, MF); skip };
+		:: d_step { out = 0; begin_prepare(t, MF, PREPARES); skip };
 			wait_fork(t);
 			if
 			:: out
-			:: !out -> enter(t, M); leave(t, M); d_step { leave_phase(t); skip }
+			:: !out -> enter(t, M); leave(t, M); d_step { drop(t); skip }
 			fi
 		:: break
 		od
@@ -82,9 +81,9 @@ end:	do
 		:: d_step { HAS_DOMAIN(t) -> 	/* the copy is complete, the child runs */
 			child_open = !(mutant(CHILD_INHERITS) && closed);
 			assert(child_open);
-			leave_phase(t);
+			drop(t);
 			skip }
-		:: d_step { HAS_DOMAIN(t) && !mutant(FAILURE_KEEPS) -> leave_phase(t); skip }
+		:: d_step { HAS_DOMAIN(t) && !mutant(FAILURE_KEEPS) -> drop(t); skip }
 		:: HAS_DOMAIN(t) && mutant(FAILURE_KEEPS)
 		:: !HAS_DOMAIN(t)
 		fi

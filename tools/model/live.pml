@@ -7,7 +7,11 @@
 #endif
 
 #define NT	4
+#if CASE == 4 || CASE >= 6
+#define NS	3
+#else
 #define NS	2
+#endif
 #include "gate.pml"
 
 proctype Section(byte t; byte a; byte b)
@@ -33,12 +37,44 @@ end:	do
 	od
 }
 
+/* forks again and again inside its section */
+proctype Stays(byte t; byte d; byte n)
+{
+	byte out;
+	enter(t, d);
+end:	do
+	:: fork(t, n)
+	od
+}
+
 proctype Forker(byte t; byte n)
 {
 	byte out;
 end:	do
 	:: fork(t, n)
 	:: break
+	od
+}
+
+/* takes tickets, and gives them back */
+proctype Prepares(byte t; byte N)
+{
+	byte out;
+end:	do
+	:: d_step { out = 0; begin_prepare(t, N, PREPARES); skip };
+		wait_fork(t);
+		if
+		:: d_step { HAS_DOMAIN(t) -> drop(t); skip }
+		:: else
+		fi
+	:: break
+	od
+}
+
+proctype Timer()
+{
+end:	do
+	:: d_step { PATIENCE_ENDS -> patience_ends(); skip }
 	od
 }
 
@@ -53,13 +89,32 @@ init {
 		run Section(0, M, F);
 		run Section(1, M, F);
 		run Forker(2, F)
-#else			/* forkers that join because they are inside the other domain */
+#elif CASE == 3		/* forkers that join because they are inside the other domain */
 		run Inside(0, M, F);
 		run Inside(1, M, F);
 		run Forker(2, MF)
+#elif CASE == 4		/* the same, three of them */
+		run Inside(0, M, F);
+		run Inside(1, M, F);
+		run Inside(2, M, F);
+		run Forker(3, M)
+#elif CASE == 5		/* the same, and a ticket */
+		run Inside(0, M, F);
+		run Inside(1, M, F);
+		run Prepares(2, F)
+#elif CASE == 6		/* forks without end inside two sections that a fork waits for */
+		run Stays(0, M, F);
+		run Stays(1, M, F);
+		run Section(2, F, 0);
+		run Forker(3, M);
+		run Timer()
+#elif CASE == 7		/* the same, and nobody waits for the sections */
+		run Stays(0, M, F);
+		run Stays(1, M, F);
+		run Section(2, F, 0)
 #endif
 	}
 }
 
-ltl entries { []<> !ENTRY_WAITS(0) && []<> !ENTRY_WAITS(1) }
+ltl entries { []<> !ENTRY_WAITS(0) && []<> !ENTRY_WAITS(1) && []<> !ENTRY_WAITS(2) }
 ltl forks { []<> !FORK_WAITS(2) && []<> !FORK_WAITS(3) }

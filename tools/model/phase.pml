@@ -2,8 +2,14 @@
 /*
  * phase.pml - phases: joining, the queue, forkers inside sections, circular waits
  */
+#ifdef SEALED
+#define NT	5
+#define NS	2
+#define PATIENCE	false
+#else
 #define NT	4
 #define NS	3
+#endif
 #include "gate.pml"
 
 /* forks inside its section, or not at all */
@@ -38,48 +44,70 @@ end:	do
 	od
 }
 
+inline poll(t)
+{
+	out = 0;
+	d_step { begin_prepare(t, M, POLLS); skip };
+	wait_fork(t)
+}
+
+/* is it worth while to call again? poll() says so */
+#define POLLIN(t)	(T[t].state == TICKET || T[t].state == IDLE || T[t].driver == BY_NUDGE)
+
 /* polls for a ticket, and waits for it inside a section */
 proctype Polls(byte t)
 {
+	byte out;
 end:	do
-	:: d_step { T[t].ticket = true; T[t].polled = true; begin_fork(t, M); skip };
+	:: poll(t);
 		enter(t, F);
-		T[t].state == TICKET;
+		if
+		:: true -> leave(t, F); enter(t, F)
+		:: true
+		fi;
+		do
+		:: T[t].state == TICKET || T[t].state == IDLE -> break
+		:: POLLIN(t) && FORK_WAITS(t) -> poll(t)
+		od;
 		leave(t, F);
-		d_step { leave_phase(t); skip }
+		if
+		:: d_step { T[t].state != IDLE -> drop(t); skip }
+		:: T[t].state == IDLE
+		fi
 	:: break
 	od
 }
 
-/* brings it on */
-proctype Worker(byte t)
-{
-	byte out;
-end:	do
-	:: d_step { T[t].polled && AWAKE(t) && !FENCED(t) -> fence_all(T[t].need); skip }
-	:: atomic { T[t].polled && AWAKE(t) && FENCED(t) -> scan(t) }
-	od
-}
-
+#ifdef POLLED
 /* a queued one that enters a section is in the way of the phase until this yields */
 proctype Timer()
 {
 end:	do
-	:: d_step { MAY_YIELD && PATIENCE -> yield(); skip }
+	:: d_step { PATIENCE_ENDS -> patience_ends(); skip }
 	od
 }
+#endif
 
 init {
 	atomic {
 #ifdef POLLED
 		run Polls(0);
-		run Worker(0);
 		run Timer();
 		run Inside(1, F, F);
 		run Inside(2, M, F)
+#elif defined(SEALED)	/* one that is queued inside a section joins when the seal is gone */
+		run Inside(0, M, F);
+		run Section(1, F);
+		run Forker(2, F);
+		run Forker(3, F);
+		run Forker(4, M)
 #else
 		run Inside(0, M, F);
+#ifdef STALL
+		run Inside(1, F, F);
+#else
 		run Inside(1, F, MF);
+#endif
 		run Section(2, M);
 		run Forker(3, M)
 #endif

@@ -54,17 +54,20 @@ inline try_enter(t, D)
 	:: d_step { MAY_OPEN(t, D) -> program_enters(t, D); skip }
 	:: d_step {
 		MAY_CLOSED(t, D) ->
-			barrier(t);
+			commit(t);
+			refresh(t);
 			decide(t, D, L0(D), L1(D));
 			if
 			:: !keep ->	/* K2 */
-				admit(t, D);
+				let_in(t, D);
 				program_enters(t, D)
 			:: else ->	/* K3 */
 				add_levels(t, -L0(D), -L1(D));
-				wake_waiters(t);
+				slot_left(t);
+				phase_run();
 				refused = true
 			fi;
+			barrier(t);
 			skip
 	   }
 	fi;

@@ -6,14 +6,33 @@
 #define NS	3
 
 #define FORK_SIGNALS(t) \
-	:: d_step { bounded && T[t].state != TICKET && T[t].state != COPYING -> \
-		out = EAGAIN; leave_phase(t); skip }; \
+	:: d_step { bounded && FORK_WAITS(t) -> time_out(t); skip }; \
 	   break
 
-#ifdef POLL
-bool reopened;		/* since the worker's fence began */
-#define opened()	reopened = fencing_worker
-bool fencing_worker;
+#ifdef POLL	/* the gate may open and close while a thread is in F3 */
+bool fencing;		/* gate->fence_mutex */
+bool reopened;		/* since then */
+#define REOPENS
+#define opened()	reopened = fencing
+#define FENCES(t)	(T[t].state == DRAINING && (domain[0] == FENCING || domain[1] == FENCING))
+#define FENCE(t) \
+	:: d_step { \
+		FENCES(t) && T[t].asleep == 0 && !ANY(IS_RELEASED) && !fencing -> \
+			fencing = true; \
+			domains = MASK(domain[0] == FENCING, domain[1] == FENCING); \
+			fence_all() \
+	   }; \
+	   d_step { \
+		if \
+		:: !reopened || mutant(FENCE_UNCHECKED) -> \
+			domain[0] = (domains & M && domain[0] == FENCING -> SCANNING : domain[0]); \
+			domain[1] = (domains & F && domain[1] == FENCING -> SCANNING : domain[1]) \
+		:: else \
+		fi; \
+		domains = 0; \
+		reopened = false; \
+		fencing = false \
+	   }
 #endif
 
 #include "gate.pml"
@@ -52,20 +71,11 @@ end:	do
 /* a clone after a prepare: it verifies, but holds libc's locks and must not wait for ever */
 inline prepared_clone(t, n)
 {
-	d_step {
-		T[t].ticket = false;
-		T[t].polled = false;
-		bounded = !mutant(CLONE_UNBOUNDED);
-		begin_fork(t, n);
-		skip
-	};
-	if
-	:: d_step { mutant(TICKET_TRUSTED) -> T[t].state = COPYING; check_exclusion(t); skip }
-	:: !mutant(TICKET_TRUSTED) -> wait_fork(t)
-	fi;
+	d_step { bounded = !mutant(CLONE_UNBOUNDED); begin_fork(t, n); skip };
+	wait_fork(t);
 	bounded = false;
 	if
-	:: d_step { HAS_DOMAIN(t) && !mutant(TICKET_KEPT) -> leave_phase(t); skip }
+	:: d_step { HAS_DOMAIN(t) && !mutant(TICKET_KEPT) -> drop(t); skip }
 	:: d_step { HAS_DOMAIN(t) && mutant(TICKET_KEPT) -> T[t].state = TICKET; skip }
 	:: !HAS_DOMAIN(t)
 	fi
@@ -74,15 +84,14 @@ inline prepared_clone(t, n)
 /* takes a ticket for files, runs an atfork handler that enters a section, copies both */
 proctype Holder(byte t)
 {
-	byte out;
+	byte out, domains;
 	bool bounded;
 end:	do
-	:: d_step { out = 0; T[t].ticket = true; begin_fork(t, F); skip };
+	:: d_step { out = 0; begin_prepare(t, F, PREPARES); skip };
 		wait_fork(t);
 		if
 		:: out
 		:: !out ->
-			T[t].user = true;	/* from now on it may expire */
 			if
 			:: true -> enter(t, M); leave(t, M)
 			:: true
@@ -98,16 +107,21 @@ end:	do
 /* polls for its ticket and goes on with its work meanwhile */
 proctype Poller(byte t)
 {
-	byte out;
+	byte out, domains;
 	bool bounded;
 end:	do
-	:: d_step { T[t].ticket = true; T[t].polled = true; begin_fork(t, F); skip };
-		do
+	:: do
+		:: T[t].state == IDLE || T[t].state == TICKET || T[t].driver == BY_NUDGE ->
+			d_step { out = 0; begin_prepare(t, F, POLLS); skip };
+			wait_fork(t);
+			if
+			:: !out -> break
+			:: out
+			fi
 		:: FORK_WAITS(t) -> enter(t, M); leave(t, M)
-		:: d_step { T[t].state == TICKET -> T[t].polled = false; T[t].user = true }; break
-		:: d_step { FORK_WAITS(t) -> leave_phase(t); skip }; break	/* gives up */
-		:: T[t].state == IDLE -> break		/* timed out, or expired unseen */
+		:: d_step { FORK_WAITS(t) -> drop(t); skip }; break	/* gives up */
 		od;
+		out = 0;
 		lock(libc);
 		prepared_clone(t, MF);
 		unlock(libc)
@@ -115,56 +129,31 @@ end:	do
 	od
 }
 
-#ifdef POLL
-/*
- * brings polled tickets on: F3 and F4 without the thread. The gate may open and
- * close while it is in F3.
- */
-proctype Worker(byte t)
+/* takes a ticket for what it copies, or does not */
+proctype Forker(byte t; byte n)
 {
 	byte out, domains;
 	bool bounded;
 end:	do
-	:: d_step {
-		T[t].polled && AWAKE(t) && !FENCED(t) ->
-			domains = closed;
-			fencing_worker = true;
-			fence_all(0)
-	   };
-	   d_step {
-		fenced = (reopened && !mutant(FENCE_UNCHECKED) -> fenced : fenced | (domains & closed));
-		domains = 0;
-		reopened = false;
-		fencing_worker = false
-	   }
-	:: atomic { T[t].polled && AWAKE(t) && FENCED(t) -> scan(t) }
-	od
-}
-#endif
-
-/* takes a ticket for what it copies, or does not */
-proctype Forker(byte t; byte n)
-{
-	byte out;
-	bool bounded;
-end:	do
 	:: fork(t, n)
+#ifdef POLL
+	:: bounded = true; fork(t, n); bounded = false
+#endif
 #ifdef TWO
-	:: d_step { out = 0; T[t].ticket = true; begin_fork(t, n); skip };
+	:: d_step { out = 0; begin_prepare(t, n, PREPARES); skip };
 		wait_fork(t);
-		T[t].user = true;
 		prepared_clone(t, n)
 #endif
 	:: break
 	od
 }
 
-/* a ticket ends some time after it was granted, if its thread is in user mode */
+/* a ticket, or a place, ends some time after it was granted */
 proctype Timer()
 {
 end:	do
-	:: d_step { T[2].user || (T[2].polled && T[2].state != IDLE) -> leave_phase(2); skip }
-	:: d_step { T[3].user -> leave_phase(3); skip }
+	:: d_step { T[2].deadline -> drop(2); skip }
+	:: d_step { T[3].deadline -> drop(3); skip }
 	od
 }
 
@@ -176,7 +165,6 @@ init {
 #endif
 #ifdef POLL
 		run Poller(2);
-		run Worker(2);
 #else
 		run Holder(2);
 #endif

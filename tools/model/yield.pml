@@ -10,8 +10,7 @@
 #endif
 
 #define FORK_SIGNALS(t) \
-	:: d_step { bounded && T[t].state != TICKET && T[t].state != COPYING -> \
-		out = EAGAIN; leave_phase(t); skip }; \
+	:: d_step { bounded && FORK_WAITS(t) -> time_out(t); skip }; \
 	   break
 
 #include "gate.pml"
@@ -53,19 +52,18 @@ proctype Prepares(byte t)
 	bool bounded;
 end:	do
 	:: out = 0;
-		d_step { T[t].ticket = true; begin_fork(t, M); skip };
+		d_step { begin_prepare(t, M, PREPARES); skip };
 		wait_fork(t);
 		if
 		:: out
 		:: else ->
-			T[t].user = true;
 			lock(mutex);
 			unlock(mutex);
-			d_step { T[t].ticket = false; bounded = true; begin_fork(t, M); skip };
+			d_step { bounded = true; begin_fork(t, M); skip };
 			wait_fork(t);
 			bounded = false;
 			if
-			:: d_step { HAS_DOMAIN(t) -> leave_phase(t); skip }
+			:: d_step { HAS_DOMAIN(t) -> drop(t); skip }
 			:: !HAS_DOMAIN(t)
 			fi
 		fi
@@ -97,8 +95,8 @@ end:	do
 proctype Timer()
 {
 end:	do
-	:: d_step { T[2].user && !mutant(NO_EXPIRY) -> leave_phase(2); skip }
-	:: d_step { MAY_YIELD && PATIENCE && !mutant(NO_YIELD) -> yield(); skip }
+	:: d_step { T[2].deadline && !mutant(NO_EXPIRY) -> drop(2); skip }
+	:: d_step { PATIENCE_ENDS -> patience_ends(); skip }
 	od
 }
 
