@@ -460,8 +460,9 @@ void fg_thread_unlink(struct fg_thread *thr, bool gone)
 	list_del_init(&thr->fork.notify);
 	if (gate->notified == thr)
 		gate->notified = NULL;
-	if (thr->survives)
-		slot->survivors--;
+	if (thr->survives && !--slot->survivors && !gate->dead &&
+	    slot->nr != FG_NO_SLOT)
+		fg_slot_left(gate, slot);
 	if (slot->actor == thr)
 		slot->actor = NULL;
 	if (slot->owner == thr)
