@@ -140,6 +140,33 @@ enum fg_next {
 	FG_NEXT_SLEEP,
 };
 
+/* F5: nothing is left to be done but to wait; gate->lock is held. */
+static enum fg_next fg_fork_rest(struct fg_gate *gate, struct fg_thread *thr,
+				 u64 end, int *ret, u64 *left)
+{
+	struct fg_fork *fork = &thr->fork;
+	u64 now;
+
+	/* Rule 4. Once: what it is inside of does not change in the kernel. */
+	*ret = -EDEADLK;
+	if (fork->edge == FG_NO_EDGE) {
+		if (fg_phase_circular(gate, thr))
+			return FG_NEXT_END;
+		fg_phase_edge(gate, thr);
+	}
+	*ret = -ETIMEDOUT;
+	now = ktime_get_ns();
+	if (fork->slept >= fork->limit || now >= end)
+		return FG_NEXT_END;
+	*ret = -EAGAIN;
+	if (fork->kind == FG_POLLED_TICKET) {
+		fg_fork_poll(gate, thr, end);
+		return FG_NEXT_END;
+	}
+	*left = min3(fork->limit - fork->slept, end - now, FORKGATE_TIME_MAX);
+	return FG_NEXT_SLEEP;
+}
+
 /*
  * F4, F5: look whether the wait is over, and otherwise what comes next;
  * gate->lock is held. @ret is what fg_fork_wait() returns at FG_NEXT_END, @left
@@ -150,7 +177,6 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 {
 	struct fg_fork *fork = &thr->fork;
 	bool polled = fork->kind == FG_POLLED_TICKET;
-	u64 now;
 
 	*ret = -ENXIO;
 	if (gate->dead)
@@ -181,24 +207,7 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 	if (!fg_fork_queued(gate, thr) && fg_phase_unready(gate))
 		return fg_phase_step(gate) ? FG_NEXT_FENCE : FG_NEXT_AGAIN;
 
-	/* Rule 4. Once: what it is inside of does not change in the kernel. */
-	*ret = -EDEADLK;
-	if (fork->edge == FG_NO_EDGE) {
-		if (fg_phase_circular(gate, thr))
-			return FG_NEXT_END;
-		fg_phase_edge(gate, thr);
-	}
-	*ret = -ETIMEDOUT;
-	now = ktime_get_ns();
-	if (fork->slept >= fork->limit || now >= end)
-		return FG_NEXT_END;
-	*ret = -EAGAIN;
-	if (polled) {
-		fg_fork_poll(gate, thr, end);
-		return FG_NEXT_END;
-	}
-	*left = min3(fork->limit - fork->slept, end - now, FORKGATE_TIME_MAX);
-	return FG_NEXT_SLEEP;
+	return fg_fork_rest(gate, thr, end, ret, left);
 }
 
 /* Sleep until woken or for @ns; the task's state is set. Return: how long. */
