@@ -439,11 +439,13 @@ static bool fg_phase_turn(struct fg_gate *gate, struct fg_thread *thr)
 	       (thr->fork.kind == FG_CLONE || !gate->nr_copies);
 }
 
-/* Wake a forker that is in fg_fork_wait(). */
+/*
+ * Wake a forker that is in fg_fork_wait(). Also the current task: the timer may
+ * run on top of one that has announced its sleep.
+ */
 static void fg_phase_wake(struct fg_thread *thr)
 {
-	if (thr->task != current)
-		wake_up_process(thr->task);
+	wake_up_process(thr->task);
 }
 
 /*
@@ -819,10 +821,11 @@ void fg_phase_leave(struct fg_gate *gate, struct fg_thread *thr)
 	fork->patience = max(fork->patience, gate->phase.patience);
 	if (!--gate->phase.nr) {
 		fg_phase_open(gate);
-	} else if (held) {
-		fg_release_unbarred(gate);
-		fg_phase_seal(gate);
+		return;
 	}
+	fg_release_unbarred(gate);
+	if (held)
+		fg_phase_seal(gate);
 }
 
 /* Circles (rule 4) */

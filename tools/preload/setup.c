@@ -101,6 +101,18 @@ static void set_policy(void)
 	__forkgate_call(FORKGATE_IOC_POLICY_SET, &policy);
 }
 
+static void say_protection(int err)
+{
+	struct forkgate_health health;
+
+	if (err)
+		say("no gate: %s", strerror(err));
+	else if (!__forkgate_call(FORKGATE_IOC_HEALTH, &health) && !health.armed)
+		say("not safe: the module's hook does not work now, see \"forkgate check\"");
+	else
+		say("protected");
+}
+
 static __attribute__((__constructor__)) void setup(void)
 {
 	int old_errno = errno;
@@ -112,6 +124,6 @@ static __attribute__((__constructor__)) void setup(void)
 		pthread_atfork(before_fork, NULL, NULL);
 	}
 	if (settings.verbose)
-		say(err ? "no gate: %s" : "protected", strerror(err));
+		say_protection(err);
 	errno = old_errno;
 }
