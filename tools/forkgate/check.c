@@ -312,7 +312,7 @@ static void check_hook(int fd)
 		return;
 	}
 	if (!before.armed)
-		problem("Switch ftrace and kprobes on, detach what else is on kernel_clone, or reload.",
+		problem("Switch ftrace and kprobes on, or detach what else is on kernel_clone.",
 			"hook: not armed");
 	result = try_fork(fd);
 	ioctl(fd, FORKGATE_IOC_HEALTH, &after);

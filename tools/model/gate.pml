@@ -119,6 +119,7 @@ byte published;			/* units below have it */
 hidden byte h, i, j, k, x;	/* scratch, dead between blocks */
 hidden byte barred, drains, keep, newcomer, l0, l1;
 hidden byte phase, queue, released, tickets, copies, held, ended;
+hidden byte under;		/* only in mutant SELF_UNWOKEN: on top of whom an interrupt runs */
 hidden byte first, entered, reach, wanted, other, truly, exclusion, passes;
 
 #define BIT(n)		(1 << (n))
@@ -488,7 +489,7 @@ inline grant(t)
 	T[t].state = (T[t].kind == CLONES -> COPYING : TICKET);
 	T[t].deadline = T[t].kind != CLONES;
 	T[t].edge = 0;
-	T[t].asleep = (T[t].asleep == 1 && T[t].driver == BY_CALLER -> 0 : T[t].asleep);
+	T[t].asleep = (T[t].asleep == 1 && T[t].driver == BY_CALLER && under != BIT(t) -> 0 : T[t].asleep);
 	joining = (joining == JOIN_ALL -> JOIN_INSIDE : joining);
 	check_exclusion(t)
 }
@@ -750,8 +751,12 @@ inline leave_phase(t)
 		census();
 		if
 		:: !phase -> open()
-		:: phase && held -> release_unbarred(); seal()
-		:: else
+		:: else ->
+			release_unbarred();
+			if
+			:: held -> seal()
+			:: else
+			fi
 		fi
 	:: else
 	fi

@@ -34,7 +34,7 @@ Task K[TASKS];
 byte owner[TASKS], actor[TASKS], survivors[TASKS];
 byte depth[TASKS];		/* what user space has counted */
 
-hidden byte i, s, acts, kept, linked, counted, freed;
+hidden byte i, s, acts, kept, linked, counted, restored, freed;
 
 /* does it run, or wait to go on, and no parent of its has gone on without it? */
 #define RUNS(t)		(K[t].user && K[t].linked && !K[t].orphan)
@@ -136,9 +136,12 @@ inline resume(t)
 		:: (!K[t].killed || mutant(KILLED_RESUMES)) && owner[s] != NONE && K[t].linked && STANDS(t) ->
 			actor[s] = (mutant(STAND_IN_STAYS) -> actor[s] : t);
 			if
-			:: depth[s] > K[t].depth && (!survivors[s] || mutant(SURVIVOR_FORGOTTEN)) -> depth[s] = K[t].depth
+			:: depth[s] > K[t].depth && (!survivors[s] || mutant(SURVIVOR_FORGOTTEN)) &&
+			   !mutant(NO_RESTORE) -> depth[s] = K[t].depth
 			:: else
-			fi
+			fi;
+			restored = depth[s] <= K[t].depth || survivors[s];
+			assert(restored)
 		:: else
 		fi;
 		K[t].child = NONE

@@ -96,6 +96,7 @@ proctype Timer()
 {
 end:	do
 	:: d_step { T[2].deadline && !mutant(NO_EXPIRY) -> drop(2); skip }
+	:: d_step { mutant(SELF_UNWOKEN) && T[2].deadline -> under = BIT(3); drop(2); under = 0 }
 	:: d_step { PATIENCE_ENDS -> patience_ends(); skip }
 	od
 }
