@@ -36,6 +36,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/rcupdate.h>
+#include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/static_call.h>
 
@@ -268,20 +269,22 @@ static int fg_hook_try(void)
 
 /*
  * Does the hook still work, though a copy bypassed it? A process can make that
- * happen, by mapping the device while it forks. So send a clone through it, but
- * once a second; if it arrives, that settles it.
+ * happen, by mapping the device while it forks. So send a clone through it; if
+ * it arrives, that settles it. One a second at most: wait for that.
  */
 static bool fg_hook_works(void)
 {
-	static unsigned long last;
+	static unsigned long next = INITIAL_JIFFIES;
 
 	if (!READ_ONCE(fg_suspect))
 		return true;
 	if (mutex_lock_killable(&fg_trial_mutex))
 		return false;
-	if (!last || time_after(jiffies, last + HZ)) {
-		last = jiffies;
+	if (READ_ONCE(fg_suspect) && time_before(jiffies, next))
+		schedule_timeout_killable(next - jiffies);
+	if (READ_ONCE(fg_suspect) && !fatal_signal_pending(current)) {
 		fg_hook_try();
+		next = jiffies + HZ;
 	}
 	mutex_unlock(&fg_trial_mutex);
 	return !READ_ONCE(fg_suspect);
