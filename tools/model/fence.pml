@@ -13,7 +13,7 @@
 byte a[4], b[4];		/* what a section writes, first a, then b */
 byte seen_a[4], seen_b[4];	/* the same as others see it */
 bool running[4];		/* in mm_cpumask */
-byte late;			/* the value that closed still has for who has not locked */
+byte late;			/* the value that closed still has for a thread that has not taken the lock */
 bool fencing;			/* gate->fence_mutex */
 hidden byte complete;		/* a copy shows either nothing of a section, or all */
 
@@ -84,7 +84,7 @@ inline look(t)
 	fi
 }
 
-/* t stores to its depth again: the store before has been seen, or nobody ever will */
+/* t stores to its depth again: the store before has been seen, or never will be */
 inline stores_again(t)
 {
 	look(t)

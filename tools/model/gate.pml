@@ -22,7 +22,7 @@
  *		that is early is also a store that is late.
  *	seen	domains in which other processors see the thread inside, with
  *		STORES_DELAYED (fence.pml). A store under way is decided when
- *		somebody looks, not before: that is a store buffer which
+ *		another thread looks, not before: that is a store buffer which
  *		drains whenever it likes.
  *
  * MUTANTS. mutant(NAME) is 0 in the model and 1 when built with
@@ -120,6 +120,7 @@ hidden byte h, i, j, k, x;	/* scratch, dead between blocks */
 hidden byte barred, drains, keep, newcomer, l0, l1;
 hidden byte phase, queue, released, tickets, copies, held, ended;
 hidden byte under;		/* only in mutant SELF_UNWOKEN: on top of whom an interrupt runs */
+hidden byte handover;		/* a phase begins when all that the last has let go are counted in */
 hidden byte first, entered, reach, wanted, other, truly, exclusion, passes;
 
 #define BIT(n)		(1 << (n))
@@ -235,7 +236,7 @@ inline set_closed(v)
 
 #define HAS_DOMAIN(t)	(T[t].state == COPYING || T[t].state == TICKET)
 
-/* for liveness: a thread that waits, and must not do so for ever */
+/* for liveness: a thread that waits, which must have an end */
 #define ENTRY_WAITS(t)	(T[t].entry != 0)
 #define FORK_WAITS(t)	(T[t].state == QUEUED || T[t].state == DRAINING)
 
@@ -553,7 +554,7 @@ inline release_unbarred()
 	od
 }
 
-/* rule 6: nobody joins any more once a thread was kept out through a grant */
+/* rule 6: once a thread was kept out through a grant, few join */
 #define IS_OUT(t)	(T[t].entry == BLOCKED)
 
 inline seal()
@@ -624,9 +625,9 @@ inline slot_left(t)
 	polled_inside(t)
 }
 
-/* rule 6: who is inside may join a phase that may be waiting for its section */
+/* rule 6: a thread inside may join a phase that may be waiting for its section */
 #define JOINS(t)	(INSIDE(t) && !mutant(INSIDE_QUEUES))
-#define JOINABLE(t)	(!phase -> !queue && !released : \
+#define JOINABLE(t)	(!phase -> !queue && (!released || mutant(PHASE_EARLY)) : \
 			 joining == JOIN_ALL || \
 			 (joining == JOIN_INSIDE && (JOINS(t) || !PATIENCE)) || \
 			 (joining == JOIN_DRAIN && JOINS(t) && PATIENCE && ANY(IS_DRAINING) && !mutant(SEAL_INSIDE)))
@@ -653,7 +654,11 @@ inline join(t, N, what, who)
 	:: JOINABLE(t) ->
 		T[t].state = DRAINING;
 		if
-		:: !phase -> joining = JOIN_ALL; strict = false
+		:: !phase ->
+			joining = JOIN_ALL;
+			strict = false;
+			handover = !released;
+			assert(handover)
 		:: else
 		fi;
 		phase_close(T[t].need)
@@ -886,7 +891,7 @@ inline user_enter(t, D)		/* E1 */
 	d_step { add_levels(t, L0(D), L1(D)) }
 }
 
-/* options of a sleeping entry besides being counted in: K4, in scenarios with signals */
+/* what can end a sleeping entry, apart from being counted in: K4, in scenarios with signals */
 #ifndef ENTRY_SIGNALS
 #define ENTRY_SIGNALS(t)
 #define ASLEEP(t)	skip
@@ -1079,7 +1084,7 @@ inline iterate(t)
 #define AWAKE(t)	(T[t].asleep == 0 && !FENCES(t) && \
 			 (HAS_DOMAIN(t) || T[t].state == IDLE || !ANY(IS_RELEASED)))
 
-/* options of a waiting fork besides being woken: signals and time-outs */
+/* what can end a fork's wait, apart from being woken: signals and time-outs */
 #ifndef FORK_SIGNALS
 #define FORK_SIGNALS(t)
 #endif

@@ -108,7 +108,7 @@ init {
 		run Section(2, F, 0);
 		run Forker(3, M);
 		run Timer()
-#elif CASE == 7		/* the same, and nobody waits for the sections */
+#elif CASE == 7		/* the same, and no fork waits for the sections */
 		run Stays(0, M, F);
 		run Stays(1, M, F);
 		run Section(2, F, 0)

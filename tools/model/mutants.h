@@ -71,3 +71,4 @@
 #define UNADMITTED_WAITS	67
 #define NO_RESTORE		68
 #define SELF_UNWOKEN		69
+#define PHASE_EARLY		70

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * poll.pml - a phase that nobody sleeps for
+ * poll.pml - a phase in which no forker sleeps
  */
 #define NT	3
 #define NS	1

@@ -37,7 +37,7 @@ bool reopened;		/* since then */
 
 #include "gate.pml"
 
-#ifdef LIVE	/* who takes a lock again and again starves others without the gate's help */
+#ifdef LIVE	/* a thread that takes a lock again and again starves others without the gate's help */
 #define lock(x)		skip
 #define unlock(x)	skip
 #else
@@ -68,7 +68,7 @@ end:	do
 	od
 }
 
-/* a clone after a prepare: it verifies, but holds libc's locks and must not wait for ever */
+/* a clone after a prepare: it verifies, but holds libc's locks and must not wait without end */
 inline prepared_clone(t, n)
 {
 	d_step { bounded = !mutant(CLONE_UNBOUNDED); begin_fork(t, n); skip };

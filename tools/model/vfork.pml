@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * vfork.pml - who a slot belongs to: vfork children that act for their parents
+ * vfork.pml - whose slot it is: vfork children that act for their parents
  *
  * A model by itself: module/thread.c does not depend on the rest of the
  * protocol. Task 0 may vfork task 1, that task 2, or 0 one after the other;
@@ -17,7 +17,7 @@ typedef Task {
 	bool alive;
 	bool user;		/* runs in user mode */
 	bool killed;		/* SIGKILL is pending */
-	bool released;		/* its memory: who waits for its vfork goes on */
+	bool released;		/* its memory: a parent that waits for its vfork goes on */
 	bool orphan;		/* a parent of its has gone on without it */
 	bool in;		/* inside a section, of the slot that it counts in */
 	byte awaits;		/* whose vfork it waits for */
@@ -41,8 +41,8 @@ hidden byte i, s, acts, kept, linked, counted, restored, freed;
 #define WAITS(t)	(K[t].awaits != NONE && !K[t].killed && K[t].linked && !K[t].orphan)
 
 /*
- * Who runs acts; a slot has an owner while somebody uses or needs it; who is gone neither owns nor acts; a
- * section is in its slot
+ * A task that runs acts; a slot has an owner while it is in use or needed; one that is gone neither owns nor acts;
+ * a section is in its slot
  */
 inline check()
 {
@@ -193,12 +193,24 @@ inline vfork(t, c)
 	d_step { K[c].released || K[t].killed -> resume(t); skip }
 }
 
-/* E1 and L1, with nobody's help */
+/* E1 and L1, by the fast path */
 inline section(t)
 {
 	if
-	:: d_step { K[t].user && K[t].linked && !K[t].in && depth[K[t].slot] < TASKS -> K[t].in = true; depth[K[t].slot]++; check(); skip }
-	:: d_step { K[t].user && K[t].linked && K[t].in -> depth[K[t].slot]--; K[t].in = false; check(); skip }
+	:: d_step {
+		K[t].user && K[t].linked && !K[t].in && depth[K[t].slot] < TASKS ->
+			K[t].in = true;
+			depth[K[t].slot]++;
+			check();
+			skip
+	   }
+	:: d_step {
+		K[t].user && K[t].linked && K[t].in ->
+			depth[K[t].slot]--;
+			K[t].in = false;
+			check();
+			skip
+	   }
 	fi
 }
 
@@ -230,7 +242,7 @@ end:	do
 	od
 }
 
-/* nothing is left of those who are gone */
+/* nothing is left of tasks that are gone */
 proctype End()
 {
 end:	d_step {
