@@ -95,6 +95,10 @@ end:	do
 			if
 			:: true -> enter(t, M); leave(t, M)
 			:: true
+#ifdef WIDER
+			:: d_step { begin_prepare(t, MF, PREPARES); skip };
+				wait_fork(t)
+#endif
 			fi;
 			lock(libc);
 			prepared_clone(t, MF);
@@ -160,7 +164,7 @@ end:	do
 init {
 	atomic {
 		run Section(0, M);
-#if !defined(POLL) && !defined(TWO) && !defined(LIVE)
+#if !defined(POLL) && !defined(TWO) && !defined(LIVE) && !defined(WIDER)
 		run Section(1, F);
 #endif
 #ifdef POLL
