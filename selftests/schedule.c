@@ -169,9 +169,9 @@ static long function_calls(int cpu)
 
 TEST_F(step, ipi)
 {
+	int i, interrupted = 0;
 	cpu_set_t allowed;
 	long before;
-	int i;
 
 	ASSERT_EQ(0, sched_getaffinity(0, sizeof(allowed), &allowed));
 	if (!CPU_ISSET(0, &allowed) || !CPU_ISSET(1, &allowed))
@@ -190,10 +190,12 @@ TEST_F(step, ipi)
 		before = function_calls(1);
 		ASSERT_EQ(0, step("close", "go"));
 		ASSERT_TRUE(held("fence"));
-		EXPECT_LT(before, function_calls(1));
+		interrupted += before < function_calls(1);
 		ASSERT_EQ(0, step("fence", "go"));
 		EXPECT_EQ(0, finish_fork(&self->forker));
 	}
+	/* A kernel thread may be on top of the spinning one: no interrupt then. */
+	EXPECT_LT(5, interrupted);
 	WRITE_ONCE(spin_stop, 1);
 	EXPECT_EQ(0, finish(&self->late));
 }
