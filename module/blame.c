@@ -21,6 +21,34 @@
 #define FG_BLAME_BATCH		FG_SCAN_BATCH
 #define FG_BLAME_FORKERS	256
 
+/* Copy text that user space may change, up to its end or @size, printable. */
+static void fg_printable(char *to, const char *from, int size)
+{
+	int i;
+
+	for (i = 0; i < size; i++) {
+		to[i] = READ_ONCE(from[i]);
+		if (!to[i])
+			break;
+		if (!isascii(to[i]) || !isprint(to[i]))
+			to[i] = '?';
+	}
+	memset(to + i, 0, size - i);
+}
+
+/**
+ * fg_comm - the calling task's name, for messages
+ * @comm: TASK_COMM_LEN bytes; printable
+ *
+ * Return: @comm.
+ */
+const char *fg_comm(char *comm)
+{
+	fg_printable(comm, current->comm, TASK_COMM_LEN - 1);
+	comm[TASK_COMM_LEN - 1] = '\0';
+	return comm;
+}
+
 /**
  * fg_label - what user space calls the section that a slot is inside of
  * @slot: the slot
@@ -29,19 +57,10 @@
  */
 void fg_label(const struct forkgate_slot *slot, char *label)
 {
-	int i;
-
-	memset(label, 0, FORKGATE_LABEL_SIZE);
-	if (READ_ONCE(slot->label_site) != READ_ONCE(slot->site))
-		return;
-	for (i = 0; i < FORKGATE_LABEL_SIZE; i++) {
-		label[i] = READ_ONCE(slot->label[i]);
-		if (!label[i])
-			break;
-		if (!isascii(label[i]) || !isprint(label[i]))
-			label[i] = '?';
-	}
-	memset(label + i, 0, FORKGATE_LABEL_SIZE - i);
+	if (READ_ONCE(slot->label_site) == READ_ONCE(slot->site))
+		fg_printable(label, slot->label, FORKGATE_LABEL_SIZE);
+	else
+		memset(label, 0, FORKGATE_LABEL_SIZE);
 }
 
 /**
@@ -150,8 +169,8 @@ void fg_blame_drop(struct fg_blame *blame)
 	put_pid(blame->pid);
 }
 
-/* Of the hundred messages a second that the kernel allows a user */
-#define FG_LOG_COST	10
+/* Of a user's hundred units a second: two lines, as printk_ratelimit() allows */
+#define FG_LOG_COST	50
 
 /**
  * fg_may_log - may the calling process's gate write a line to the log?

@@ -277,18 +277,20 @@ static void fg_fork_log(struct fg_gate *gate, struct fg_thread *thr,
 			const char *what, const struct fg_blame *blame,
 			u64 waited)
 {
+	char comm[TASK_COMM_LEN];
+
 	if (!fg_may_log(gate))
 		return;
 	if (blame->pid)
 		pr_warn("%s[%d]: fork %s after %llu ms, thread %d is inside %s%sat %#llx %s\n",
-			current->comm, task_pid_nr(current), what,
+			fg_comm(comm), task_pid_nr(current), what,
 			div_u64(waited, NSEC_PER_MSEC), pid_nr(blame->pid),
 			blame->domains & FORKGATE_MEMORY ? "memory " : "",
 			blame->domains & FORKGATE_FILES ? "files " : "",
 			blame->site, blame->label);
 	else
 		pr_warn("%s[%d]: fork %s after %llu ms, no thread is inside\n",
-			current->comm, task_pid_nr(current), what,
+			fg_comm(comm), task_pid_nr(current), what,
 			div_u64(waited, NSEC_PER_MSEC));
 }
 

@@ -671,6 +671,7 @@ bool fg_may_log(struct fg_gate *gate);
 void fg_report_later(struct fg_gate *gate, struct fg_thread *thr,
 		     const struct fg_blame *blame, bool bypass);
 void fg_report(struct fg_report *report);
+const char *fg_comm(char *comm);
 void fg_label(const struct forkgate_slot *slot, char *label);
 int fg_state(struct fg_gate *gate, struct forkgate_state *state);
 bool fg_slots_inside(struct fg_gate *gate, u32 *unit,

@@ -122,6 +122,7 @@ out:
 static struct fg_gate *fg_map_bypassed(struct fg_gate *parent)
 {
 	struct fg_thread *thr = fg_thread_find(current);
+	char comm[TASK_COMM_LEN];
 	struct fg_gate *gate;
 	unsigned long irq;
 
@@ -142,7 +143,7 @@ static struct fg_gate *fg_map_bypassed(struct fg_gate *parent)
 	fg_hook_bypassed();
 	if (fg_may_log(parent))
 		pr_warn("%s[%d]: its memory was copied without passing the gate; are kprobes or ftrace switched off?\n",
-			current->comm, task_pid_nr(current));
+			fg_comm(comm), task_pid_nr(current));
 	return gate;
 }
 

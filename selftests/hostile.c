@@ -348,6 +348,17 @@ TEST_F(log, of_polling)
 	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(MEMORY)));
 }
 
+/* A name that a thread gives itself does not make a line of its own. */
+TEST_F(log, of_a_name_of_two_lines)
+{
+	ASSERT_EQ(0, run(&self->forker, job_name, "log\nforged"));
+	ASSERT_EQ(0, change_policy(backstop, 0));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(-EAGAIN, run(&self->forker, job_fork, &fork_both));
+	EXPECT_TRUE(kmsg_find(self->log, "log?forged", "gave up"));
+	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(MEMORY)));
+}
+
 /* One user's time-outs do not silence those of another. */
 TEST_F(log, of_another_user)
 {
