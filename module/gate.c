@@ -252,8 +252,8 @@ struct fg_gate *fg_gate_alloc(gfp_t gfp)
  * @parent: its gate
  * @gfp: how to allocate
  *
- * It is open, has the policy (rule 8), no forkers, and the forker's slot with
- * its nesting (rule 3) at the same place, if the forker has one.
+ * It is open, has no forkers, and the forker's slot with its nesting (rule 3) at
+ * the same place, if the forker has one.
  *
  * Return: it, with one reference and no address space yet, or NULL.
  */
@@ -270,7 +270,6 @@ struct fg_gate *fg_gate_copy(struct fg_thread *thr, struct fg_gate *parent,
 	if (!gate)
 		return NULL;
 	raw_spin_lock_irqsave(&parent->lock, irq);
-	gate->policy = parent->policy;
 	if (thr && !parent->dead && fg_thread_acts(thr))
 		nr = thr->slot->nr;
 	if (nr != FG_NO_SLOT)

@@ -147,17 +147,26 @@ static struct fg_gate *fg_map_bypassed(struct fg_gate *parent)
 	return gate;
 }
 
-/* Rule 10: the gate that a clone has made for its child, or one made now */
+/*
+ * Rule 10: the gate that a clone has made for its child, or one made now. The
+ * policy (rule 8) may have changed while the clone waited.
+ */
 static struct fg_gate *fg_map_child(struct fg_gate *parent)
 {
 	struct fg_thread *thr = fg_thread_find(current);
 	struct fg_gate *child = NULL;
+	unsigned long irq;
 
 	if (thr && thr->clone)
 		child = xchg(&thr->clone->child, NULL);
 	if (thr)
 		fg_thread_put(thr);
-	return child ?: fg_map_bypassed(parent);
+	if (!child)
+		child = fg_map_bypassed(parent);
+	raw_spin_lock_irqsave(&parent->lock, irq);
+	child->policy = parent->policy;
+	raw_spin_unlock_irqrestore(&parent->lock, irq);
+	return child;
 }
 
 /*

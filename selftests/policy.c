@@ -177,6 +177,23 @@ TEST_F(policy, inherited)
 	EXPECT_TRUE(same_policy(&expected));
 }
 
+/* What it was when the copy was made, not when the fork began to wait */
+TEST_F(policy, inherited_after_a_wait)
+{
+	struct fork_how same = { .child = child_same_policy };
+	struct worker holder, forker;
+
+	ASSERT_LE(0, gate_register());
+	ASSERT_EQ(0, gate_set_policy(&patient_policy));
+	ASSERT_EQ(0, worker_new(&holder));
+	ASSERT_EQ(0, worker_new(&forker));
+	ASSERT_EQ(0, run(&holder, job_hold, ARG(BOTH)));
+	ASSERT_TRUE(fork_waits(&forker, &same, 1));
+	ASSERT_EQ(0, gate_set_policy(&expected));
+	ASSERT_EQ(0, run(&holder, job_drop, ARG(BOTH)));
+	EXPECT_EQ(0, finish_fork(&forker));
+}
+
 TEST_F(policy, discarded_by_exec)
 {
 	char number[16];
