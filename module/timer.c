@@ -16,7 +16,8 @@
 #include "gate.h"
 #include "trace.h"
 
-#define FG_TIMER_ROUNDS	16
+/* Batches of one softirq, which keeps preemption off */
+#define FG_TIMER_ROUNDS	4
 
 /**
  * fg_deadline_clear - a place or a ticket has no end (any more)
