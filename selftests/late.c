@@ -50,6 +50,13 @@ TEST_F(late, forgotten_ticket)
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
+/* A release knows it for as long. */
+TEST_F(late, forgotten_ticket_is_not_there_to_release)
+{
+	forget();
+	EXPECT_EQ(-ENOENT, run(&self->forker, job_release, NULL));
+}
+
 /*
  * A prepare that timed out leaves the clone nothing to wait for: it has the same
  * limit, not another one.
