@@ -181,6 +181,9 @@ static inline int slow_file_mount(void)
 	char options[80];
 	int ret;
 
+	/* Some distributions have no device before the module. */
+	if (access("/dev/fuse", F_OK) && system("modprobe -q fuse"))
+		return -ENODEV;
 	slow_file.fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	if (slow_file.fuse < 0)
 		return errno == ENOENT || errno == EACCES ? -ENODEV : -errno;
