@@ -270,24 +270,35 @@ static int fg_hook_try(void)
 /*
  * Does the hook still work, though a copy bypassed it? A process can make that
  * happen, by mapping the device while it forks. So send a clone through it; if
- * it arrives, that settles it. One a second at most: wait for that.
+ * it arrives, that settles it. One a second at most, for all who have asked
+ * before it began: no one waits for more than the present one and the next.
  */
 static bool fg_hook_works(void)
 {
 	static unsigned long next = INITIAL_JIFFIES;
+	static unsigned int begun;
+	static bool works;
+	unsigned int before = READ_ONCE(begun);
+	bool ret;
+	long left;
 
 	if (!READ_ONCE(fg_suspect))
 		return true;
 	if (mutex_lock_killable(&fg_trial_mutex))
 		return false;
-	if (READ_ONCE(fg_suspect) && time_before(jiffies, next))
-		schedule_timeout_killable(next - jiffies);
-	if (READ_ONCE(fg_suspect) && !fatal_signal_pending(current)) {
+	left = next - jiffies;
+	if (begun == before && left > 0)
+		schedule_timeout_killable(left);
+	if (begun == before && !fatal_signal_pending(current)) {
+		WRITE_ONCE(begun, begun + 1);
 		fg_hook_try();
+		works = !READ_ONCE(fg_suspect);
 		next = jiffies + HZ;
+		fg_step(FG_STEP_TRIAL);
 	}
+	ret = works;
 	mutex_unlock(&fg_trial_mutex);
-	return !READ_ONCE(fg_suspect);
+	return ret;
 }
 
 /**
@@ -340,6 +351,7 @@ void fg_hook_exit(void)
 	unregister_kprobe(&fg_probe);
 	unregister_kprobe(&fg_trial_probe);
 	synchronize_rcu_tasks();
+	/* A vfork that came too late for a reference may take its time. */
 	while (atomic_read(&fg_in_flight))
 		msleep(20);
 	synchronize_rcu_tasks();

@@ -7,6 +7,7 @@
  */
 #include "test/harness.h"
 #include "test/kmsg.h"
+#include "test/step.h"
 
 #include <sys/stat.h>
 
@@ -192,6 +193,55 @@ TEST_F(off, leaves_a_trace_event)
 			       strstr(text, " bypass: ") && strstr(text, forker)));
 	write_file(INSTANCE "/events/forkgate/enable", "0");
 	rmdir(INSTANCE);
+}
+
+/*
+ * Those who ask whether the hook still works do so together, however often it is
+ * bypassed meanwhile: one user must not keep others waiting.
+ */
+FIXTURE_WORKERS(trial, forker, first, second, third, fourth);
+
+static long job_health(void *unused)
+{
+	return gate_health().armed;
+}
+
+/* bypass - let a fork go past the hook once; what its child says of its copy */
+static int bypass(struct worker *forker)
+{
+	int copy;
+
+	if (write_file(KPROBES, "0"))
+		return -1;
+	copy = run_fork(forker, &ask_both);
+	write_file(KPROBES, "1");
+	return copy;
+}
+
+TEST_F(trial, is_shared)
+{
+	if (!have_steps() || steps_reset() || access(KPROBES, W_OK))
+		SKIP(return, NO_STEPS);
+	ASSERT_EQ(FORKGATE_COPY_BYPASSED, bypass(&self->forker));
+	ASSERT_EQ(0, step("trial", "hold"));
+	start(&self->first, job_health, NULL);
+	ASSERT_TRUE(held("trial"));
+	ASSERT_EQ(FORKGATE_COPY_BYPASSED, bypass(&self->forker));
+	start(&self->second, job_health, NULL);
+	start(&self->third, job_health, NULL);
+	start(&self->fourth, job_health, NULL);
+	ASSERT_TRUE(wait_until(task_asleep(self->second.tid) && task_asleep(self->third.tid) &&
+			       task_asleep(self->fourth.tid)));
+	/* What has begun before they asked tells them nothing. */
+	ASSERT_EQ(0, step("trial", "one"));
+	EXPECT_EQ(1, finish(&self->first));
+	ASSERT_TRUE(held("trial"));
+	ASSERT_EQ(FORKGATE_COPY_BYPASSED, bypass(&self->forker));
+	ASSERT_EQ(0, step("trial", "one"));
+	EXPECT_EQ(1, finish(&self->second));
+	EXPECT_EQ(1, finish(&self->third));
+	EXPECT_EQ(1, finish(&self->fourth));
+	EXPECT_EQ(0, steps_reset());
 }
 
 TEST_HARNESS_MAIN

@@ -74,7 +74,7 @@ TEST_F(step, all_steps_are_there)
 {
 	static const char * const names[] = {
 		"begin", "close", "fence", "sleep", "woken", "grant", "copied",
-		"enter", "blocked", "admitted", "leave", "release", "prepared", "exit",
+		"enter", "blocked", "admitted", "leave", "release", "prepared", "trial", "exit",
 	};
 	int i;
 
