@@ -88,6 +88,28 @@ void fg_fork_resume(struct fg_fork *fork)
 }
 
 /**
+ * fg_fork_other - give up a place that was kept for another call
+ * @gate: its gate; gate->lock is held
+ * @thr: the calling thread
+ * @need: domains that this call needs
+ * @kind: what it waits for
+ *
+ * A signal handler may fork while the call that it interrupted has a place: it
+ * must not wait for what only that call needs (rule 1).
+ */
+void fg_fork_other(struct fg_gate *gate, struct fg_thread *thr, u32 need,
+		   enum fg_fork_kind kind)
+{
+	struct fg_fork *fork = &thr->fork;
+
+	lockdep_assert_held(&gate->lock);
+
+	if (fork->state == FG_FORK_WAITING && fork->driver == FG_BY_RESTART &&
+	    (fork->kind != kind || (fork->need & ~need)))
+		fg_phase_leave(gate, thr);
+}
+
+/**
  * fg_fork_unpoll - nothing is polled for any more
  * @fork: a thread as a forker; gate->lock is held, or it is about to be freed
  */
@@ -140,7 +162,7 @@ enum fg_next {
 	FG_NEXT_SLEEP,
 };
 
-/* F5: nothing is left to be done but to wait; gate->lock is held. */
+/* F5: all that is left is to sleep; gate->lock is held. */
 static enum fg_next fg_fork_rest(struct fg_gate *gate, struct fg_thread *thr,
 				 u64 end, int *ret, u64 *left)
 {
@@ -187,9 +209,6 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 	fg_phase_run(gate);
 	*ret = 0;
 	if (fork->state == FG_FORK_COPYING || fork->state == FG_FORK_TICKET)
-		return FG_NEXT_END;
-	*ret = -EAGAIN;
-	if (fork->state == FG_FORK_NONE)
 		return FG_NEXT_END;
 	if (!list_empty(&gate->released) || !list_empty(&gate->notify))
 		return FG_NEXT_AGAIN;
@@ -300,7 +319,7 @@ static void fg_fork_log(struct fg_gate *gate, struct fg_thread *thr,
  * @thr: the forker, whose place is still there
  * @why: -ETIMEDOUT or -EDEADLK
  * @may_proceed: the policy may say that it goes ahead
- * @quiet: the caller limited the wait himself: no message
+ * @quiet: the caller set the limit itself: no message
  *
  * Return: whether it goes ahead unsafe.
  */
@@ -365,8 +384,7 @@ static void fg_fork_unsafe(struct fg_gate *gate, struct fg_clone *clone)
 }
 
 /* The place of a clone that comes without a ticket; gate->lock is held. */
-static void fg_fork_start(struct fg_gate *gate, struct fg_thread *thr, u32 need,
-			  enum fg_past past)
+static void fg_fork_start(struct fg_gate *gate, struct fg_thread *thr, u32 need)
 {
 	struct fg_fork *fork = &thr->fork;
 
@@ -374,7 +392,7 @@ static void fg_fork_start(struct fg_gate *gate, struct fg_thread *thr, u32 need,
 	fork->kind = FG_CLONE;
 	fork->driver = FG_BY_CALLER;
 	fork->limit = gate->policy.backstop;
-	switch (past) {
+	switch (fork->past) {
 	case FG_PAST_PREPARED:
 		fork->limit = min(fork->limit, fork->patience);
 		break;
@@ -462,12 +480,14 @@ static int fg_fork_enter(struct fg_gate *gate, struct fg_clone *clone)
 		return -ESTALE;
 	}
 	fg_fork_resume(fork);
+	fork->past = fg_fork_past(fork);
+	fg_fork_other(gate, thr, clone->need, FG_CLONE);
 	if (fork->state == FG_FORK_NONE)
-		fg_fork_start(gate, thr, clone->need, fg_fork_past(fork));
+		fg_fork_start(gate, thr, clone->need);
 	else
 		fg_fork_go_on(gate, thr, clone->need);
 	fg_fork_unpoll(fork);
-	past = fg_fork_past(fork);
+	past = fork->past;
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 
 	ret = fg_fork_wait(gate, thr, FORKGATE_FOREVER);

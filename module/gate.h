@@ -642,6 +642,8 @@ void fg_fork_copied(struct fg_thread *thr);
 void fg_fork_end(struct fg_clone *clone, long ret);
 enum fg_past fg_fork_past(const struct fg_fork *fork);
 void fg_fork_leave_past(struct fg_gate *gate, struct fg_fork *fork,
+void fg_fork_other(struct fg_gate *gate, struct fg_thread *thr, u32 need,
+		   enum fg_fork_kind kind);
 			enum fg_past past);
 void fg_fork_resume(struct fg_fork *fork);
 void fg_fork_unpoll(struct fg_fork *fork);

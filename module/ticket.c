@@ -225,6 +225,7 @@ static int fg_ticket_start(struct fg_gate *gate, struct fg_thread *thr,
 	if (fork->state == FG_FORK_NONE || fork->kind != FG_POLLED_TICKET)
 		fg_fork_resume(fork);
 	fg_fork_unpoll(fork);
+	fg_fork_other(gate, thr, prepare->domains, kind);
 	if (polled) {
 		refcount_inc(&file->ref);
 		fork->file = file;

@@ -4,6 +4,7 @@
  * clone, ends with that clone or after ten times ticket_hold.
  * Rule 8: a wait ends, prepared or not, with the same limit.
  */
+#include "test/handler.h"
 #include "test/harness.h"
 
 FIXTURE(late) {
@@ -42,6 +43,30 @@ TEST_F(late, forgotten_ticket)
 	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(BOTH)));
 	forget();
 	start(&self->forker, job_fork, &fork_both);
+	ASSERT_TRUE(wait_until(!busy(&self->forker) || gate_state().wait_ns > LONG));
+	EXPECT_TRUE(busy(&self->forker)) {
+		TH_LOG("clone: %ld", self->forker.result);
+	}
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+}
+
+/* Nor does a signal during its wait bring the ticket back to mind. */
+static int handled;
+
+static void handler(int signo)
+{
+	WRITE_ONCE(handled, 1);
+}
+
+TEST_F(late, forgotten_ticket_and_a_signal)
+{
+	handle(handler, 0);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(BOTH)));
+	forget();
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_both, 1));
+	ASSERT_EQ(0, interrupt(&self->forker));
+	ASSERT_TRUE(wait_until(READ_ONCE(handled)));
 	ASSERT_TRUE(wait_until(!busy(&self->forker) || gate_state().wait_ns > LONG));
 	EXPECT_TRUE(busy(&self->forker)) {
 		TH_LOG("clone: %ld", self->forker.result);

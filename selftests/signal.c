@@ -82,6 +82,36 @@ TEST_F(handler, may_fork)
 	EXPECT_EQ(0, gate_state().forkers);
 }
 
+/* It waits for what it needs itself, whatever the call that it interrupts needs (rule 1). */
+static void handler_spawns(int signo)
+{
+	WRITE_ONCE(handler_child, spawn_vm(0, child_nothing));
+}
+
+FIXTURE_WORKERS(spawn, holder, forker);
+
+FIXTURE_VARIANT(spawn) {
+	long (*job)(void *arg);
+	void *arg;
+};
+
+FIXTURE_VARIANT_ADD(spawn, amid_a_fork) { .job = job_fork, .arg = &fork_both };
+FIXTURE_VARIANT_ADD(spawn, amid_a_prepare) { .job = job_prepare, .arg = ARG(BOTH) };
+
+TEST_F(spawn, does_not_wait_for_memory)
+{
+	handle(handler_spawns, 0);
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(MEMORY)));
+	start(&self->forker, variant->job, variant->arg);
+	ASSERT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	ASSERT_EQ(0, interrupt(&self->forker));
+	EXPECT_TRUE(wait_until(READ_ONCE(handler_child)));
+	EXPECT_EQ(0, child_exit(READ_ONCE(handler_child)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(MEMORY)));
+	EXPECT_LE(0, finish(&self->forker));
+}
+
 /*
  * The place
  */
