@@ -13,9 +13,9 @@
  * is suspended: then the child inherits the slot, or whoever is the actor.
  *
  * In a nest of vforks a thread in the middle can be killed. Its child survives
- * though the slot is its grandparent's, which goes on. What such a survivor was
- * inside of is in the slot until it ends, so forks wait for that, and the slot
- * stays as long.
+ * though the slot is its grandparent's, which goes on. Forks wait for what such
+ * a survivor is inside of, because that is in the slot, which stays until the
+ * survivor ends. Levels that it never gives back stay with the grandparent.
  */
 
 #include <linux/init.h>
@@ -264,8 +264,9 @@ void fg_thread_depths(struct fg_thread *thr, u32 *depth)
 }
 
 /*
- * Rule 9: a vfork child may have gone away inside sections of its own: take
- * their levels out of the slot; gate->lock is held.
+ * The slot says what it said before the vfork; gate->lock is held. A child may
+ * have gone away inside sections of its own (rule 9), or while it waited to
+ * enter one, with its parent's unadmitted levels taken out of the slot (K3).
  */
 static void fg_thread_restore(struct fg_clone *clone)
 {
@@ -282,9 +283,8 @@ static void fg_thread_restore(struct fg_clone *clone)
 	shared = fg_shared_slot(gate, thr->slot->nr);
 	fg_thread_depths(thr, depth);
 	for (d = 0; d < FG_NR_DOMAINS; d++) {
-		if (depth[d] <= clone->depth[d])
-			continue;
-		blame.domains |= BIT(d);
+		if (depth[d] > clone->depth[d])
+			blame.domains |= BIT(d);
 		WRITE_ONCE(shared->depth[d], clone->depth[d]);
 	}
 	if (!blame.domains)
@@ -433,6 +433,26 @@ static void fg_abandon(struct fg_gate *gate, struct fg_thread *thr)
 		fg_report_later(gate, thr, &blame, false);
 }
 
+/*
+ * A survivor's levels in the slot cannot be told from those of the thread that
+ * went on with it, and stay; gate->lock is held.
+ */
+static void fg_survivor_gone(struct fg_gate *gate, struct fg_thread *thr,
+			     bool gone)
+{
+	struct fg_slot *slot = thr->slot;
+	struct fg_blame blame = {};
+
+	if (--slot->survivors || gate->dead || slot->nr == FG_NO_SLOT)
+		return;
+	fg_slot_left(gate, slot);
+	blame.domains = fg_depth_domains(fg_shared_slot(gate, slot->nr));
+	if (!gone || !blame.domains || !slot->owner)
+		return;
+	fg_count(gate, FG_EVENT_ABANDON);
+	trace_abandon(thr, &blame);
+}
+
 /**
  * fg_thread_unlink - a thread stops counting
  * @thr: a thread, referenced; nothing happens if it is not linked any more
@@ -460,9 +480,8 @@ void fg_thread_unlink(struct fg_thread *thr, bool gone)
 	list_del_init(&thr->fork.notify);
 	if (gate->notified == thr)
 		gate->notified = NULL;
-	if (thr->survives && !--slot->survivors && !gate->dead &&
-	    slot->nr != FG_NO_SLOT)
-		fg_slot_left(gate, slot);
+	if (thr->survives)
+		fg_survivor_gone(gate, thr, gone);
 	if (slot->actor == thr)
 		slot->actor = NULL;
 	if (slot->owner == thr)
