@@ -192,29 +192,30 @@ static u32 fg_levels_domains(const u32 *levels)
 /**
  * fg_barred - domains that a thread may not enter, whatever it is inside of
  * @gate: the gate; gate->lock is held
- * @thr: the thread, whose own ticket or copy does not matter; may be NULL
+ * @thr: the thread, may be NULL
  *
- * Rule 5: a copy in progress and a granted ticket of the same domain.
+ * Rule 5: those of a copy in progress and of a granted ticket, except for the
+ * ticket's holder.
  *
  * Return: FORKGATE_*.
  */
-u32 fg_barred(struct fg_gate *gate, struct fg_thread *thr)
+static u32 fg_barred(struct fg_gate *gate, struct fg_thread *thr)
 {
-	u32 own = thr && (thr->fork.state == FG_FORK_TICKET ||
-			  thr->fork.state == FG_FORK_COPYING) ?
-		  thr->fork.need : 0;
 	u32 barred = 0;
 	int d;
 
 	lockdep_assert_held(&gate->lock);
 
+	/* Beside a ticket only copies can be in progress that are unsafe anyway. */
+	if (thr && thr->fork.state == FG_FORK_TICKET)
+		return 0;
 	for (d = 0; d < FG_NR_DOMAINS; d++)
-		if (gate->domains[d].holds > !!(own & BIT(d)))
+		if (gate->domains[d].holds)
 			barred |= BIT(d);
 	return barred;
 }
 
-/* Domains that others than @thr wait to see idle; it may be NULL. */
+/* Domains that forkers other than @thr are draining; it may be NULL. */
 static u32 fg_drained(struct fg_gate *gate, struct fg_thread *thr)
 {
 	u32 own = thr && thr->fork.state == FG_FORK_WAITING &&
@@ -300,12 +301,14 @@ void fg_release_newcomers(struct fg_gate *gate)
 }
 
 /**
- * fg_release_blocked - F6: let all go that wait to enter
+ * fg_release_blocked - F6: release every blocked entry
  * @gate: the gate; gate->lock is held
  */
 void fg_release_blocked(struct fg_gate *gate)
 {
 	u32 want;
+
+	lockdep_assert_held(&gate->lock);
 
 	for (want = 1; want < FG_NR_NEEDS; want++)
 		fg_release_list(gate, FG_NESTED, want);
@@ -388,7 +391,7 @@ static bool fg_entry_released(struct fg_gate *gate, struct fg_entry *entry)
 
 /*
  * Sleep until counted in. Return: 0, -ENXIO, or -ERESTARTNOINTR with the
- * entry's levels in no one's count.
+ * entry's levels removed from the slot.
  */
 static int fg_enter_wait(struct fg_gate *gate, struct fg_entry *entry)
 {

@@ -588,7 +588,6 @@ struct forkgate_slot *fg_shared_slot(struct fg_gate *gate, int nr);
 u32 fg_depth_domains(const struct forkgate_slot *slot);
 u32 fg_thread_inside(struct fg_thread *thr);
 u32 fg_fork_inside(struct fg_gate *gate, struct fg_thread *thr);
-u32 fg_barred(struct fg_gate *gate, struct fg_thread *thr);
 void fg_count_inside(struct fg_gate *gate, struct fg_slot *slot, u32 domains);
 void fg_uncount(struct fg_gate *gate, struct fg_slot *slot, u32 domains);
 void fg_polled_inside(struct fg_gate *gate, struct fg_slot *slot);

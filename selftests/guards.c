@@ -62,6 +62,26 @@ static long poll_now(struct worker *worker)
 }
 
 /*
+ * Rule 5: a copy that goes ahead unsafe beside a ticket keeps out others than
+ * the ticket's holder.
+ */
+TEST_F(forced, a_holder_passes_a_forced_copy)
+{
+	ASSERT_EQ(0, change_policy(backstop, NSEC_PER_MSEC));
+	ASSERT_EQ(0, change_policy(on_timeout, FORKGATE_PROCEED));
+	ASSERT_EQ(0, run(&self->holder, job_prepare, ARG(MEMORY)));
+	ASSERT_EQ(0, step("copied", "hold"));
+	start(&self->forker, job_fork, &ask_memory);
+	ASSERT_TRUE(held("copied"));
+	EXPECT_EQ(-EBUSY, run(&self->newcomer, job_tryenter, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->holder, job_tryenter, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(MEMORY)));
+	ASSERT_EQ(0, step("copied", "go"));
+	EXPECT_EQ(FORKGATE_COPY_UNSAFE_MEMORY, finish_fork(&self->forker));
+	EXPECT_EQ(0, run(&self->holder, job_release, NULL));
+}
+
+/*
  * Whose turn it is
  */
 
@@ -928,6 +948,36 @@ TEST_F(guard, sections_of_a_vfork_child_end_with_it)
 	EXPECT_EQ(0, run(&self->holder, job_leave, ARG(FILES)));
 }
 
+/* One that waits to enter takes its parent's unadmitted level along, and it comes back. */
+static pid_t child_pid;
+
+static int child_waits(void)
+{
+	WRITE_ONCE(child_pid, syscall(__NR_getpid));
+	return gate_enter(MEMORY);
+}
+
+TEST_F(guard, an_unadmitted_level_outlives_a_vfork_child_that_waits)
+{
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_memory, 1));
+	ASSERT_EQ(0, run(&self->second, job_count, ARG(MEMORY)));
+	start(&self->second, job_vfork, child_waits);
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	ASSERT_EQ(0, kill(READ_ONCE(child_pid), SIGKILL));
+	EXPECT_EQ(CHILD_SIGNAL + SIGKILL, child_exit(finish(&self->second)));
+	EXPECT_EQ(1, self->second.slot->depth[0]);
+	EXPECT_EQ(0, gate_state().abandoned);
+	start(&self->second, job_admit, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(0, finish(&self->second));
+	EXPECT_EQ(1, self->second.slot->depth[0]);
+	EXPECT_EQ(0, run(&self->second, job_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, self->second.slot->depth[0]);
+}
+
 /*
  * A nest of vforks: the one in between is killed, so that the thread goes on
  * while the last one still runs, inside a section that is in the thread's slot.
@@ -941,6 +991,7 @@ static int last_enters(void)
 {
 	struct forkgate_slot *parents = slot;
 
+	WRITE_ONCE(child_pid, syscall(__NR_getpid));
 	if (gate_enter(MEMORY))
 		return 1;
 	latch_open(&child_inside);
@@ -998,6 +1049,20 @@ TEST_F(guard, a_fork_waits_for_who_survives_in_its_slot)
 	EXPECT_EQ(0, finish_fork(&self->second));
 	EXPECT_EQ(0, finish_fork(&self->forker));
 	EXPECT_EQ(0, READ_ONCE(self->second.slot->depth[0]));
+}
+
+/* One that dies inside is reported. What it was inside of cannot be told from its heir's. */
+TEST_F(guard, a_survivor_that_dies_inside_is_reported)
+{
+	uint64_t abandoned;
+	int status;
+
+	ASSERT_TRUE(nest(&self->second));
+	abandoned = gate_state().abandoned;
+	ASSERT_EQ(0, kill(READ_ONCE(child_pid), SIGKILL));
+	ASSERT_TRUE(wait_until(waitpid(-1, &status, WNOHANG | __WALL) > 0));
+	EXPECT_EQ(abandoned + 1, gate_state().abandoned);
+	EXPECT_EQ(0, run_fork(&self->second, &fork_memory));
 }
 
 /* The thread goes away before that child does. */
