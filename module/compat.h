@@ -43,11 +43,13 @@ static inline const struct cpumask *fg_mm_cpus(struct mm_struct *mm)
  * declares it for itself alone. Those without it are taken to run one.
  */
 #ifdef FG_HAVE_TLBSTATE_SHARED
+#ifdef MODULE
 struct tlb_state_shared {
 	bool is_lazy;
 };
 
 DECLARE_PER_CPU_SHARED_ALIGNED(struct tlb_state_shared, cpu_tlbstate_shared);
+#endif
 
 static inline bool fg_cpu_lazy(int cpu)
 {
