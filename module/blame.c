@@ -49,13 +49,11 @@ const char *fg_comm(char *comm)
 	return comm;
 }
 
-/**
- * fg_label - what user space calls the section that a slot is inside of
- * @slot: the slot
- * @label: FORKGATE_LABEL_SIZE bytes; printable, empty if the label belongs to
- *	another section
+/*
+ * What user space calls the section that a slot is inside of: printable, empty
+ * if the label belongs to another section. @label has FORKGATE_LABEL_SIZE bytes.
  */
-void fg_label(const struct forkgate_slot *slot, char *label)
+static void fg_label(const struct forkgate_slot *slot, char *label)
 {
 	if (READ_ONCE(slot->label_site) == READ_ONCE(slot->site))
 		fg_printable(label, slot->label, FORKGATE_LABEL_SIZE);
@@ -169,7 +167,10 @@ void fg_blame_drop(struct fg_blame *blame)
 	put_pid(blame->pid);
 }
 
-/* Of a user's hundred units a second: two lines, as printk_ratelimit() allows */
+/*
+ * user_struct.ratelimit allows 100 events a second; charge 50 for a line, which
+ * makes as many lines as printk_ratelimit() allows
+ */
 #define FG_LOG_COST	50
 
 /**

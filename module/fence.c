@@ -79,10 +79,9 @@ static u32 fg_unfenced(struct fg_gate *gate)
  * Domains that were closed before the fence began go on to be scanned, unless
  * the gate opened, and perhaps closed again, meanwhile.
  *
- * Context: may sleep.
- * Return: 0, or -EINTR when a signal came first.
+ * Context: may sleep, until a signal comes; the caller looks again then.
  */
-int fg_fence(struct fg_gate *gate)
+void fg_fence(struct fg_gate *gate)
 {
 	unsigned long irq;
 	u64 opening;
@@ -90,7 +89,7 @@ int fg_fence(struct fg_gate *gate)
 	int d;
 
 	if (mutex_lock_interruptible(&gate->fence_mutex))
-		return -EINTR;
+		return;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	opening = gate->openings;
@@ -119,5 +118,4 @@ int fg_fence(struct fg_gate *gate)
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 out:
 	mutex_unlock(&gate->fence_mutex);
-	return 0;
 }

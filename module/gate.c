@@ -27,7 +27,7 @@
  *   OPEN --F2--> FENCING --F3--> SCANNING --F4--> COUNTED --F6--> OPEN
  *
  * The scan counts each slot once: domains[d].inside is how many slots it found
- * inside. From then on the gate hears of every change of a counted slot: an
+ * inside. From then on every change of a counted slot reaches the gate: an
  * entry comes to K2, which counts it, and the leave to zero comes to K5, which
  * uncounts it. A forker may go when the count, less its own slot, is zero.
  *
@@ -38,7 +38,7 @@
  *   K2  Admit a thread that is inside something, or a forker itself, unless
  *	 another copies, or holds a granted ticket for, what it enters. Admit
  *	 a newcomer if moreover no drain needs what it enters. Count it where
- *	 the scan has passed its slot. Somebody admitted past a drain makes
+ *	 the scan has passed its slot. Admitting a thread past a drain makes
  *	 the gate strict: newcomers of either domain are kept out.
  *   K3  Otherwise give back the levels of this entry and the unadmitted ones
  *	 (that is a leave: K5) and sleep*.
@@ -205,7 +205,6 @@ static void fg_crowd_init(struct fg_crowd *crowd)
  */
 struct fg_gate *fg_gate_alloc(gfp_t gfp)
 {
-	static struct lock_class_key lock_key;
 	struct fg_gate *gate = kzalloc(sizeof(*gate), gfp);
 	int rank, want;
 
@@ -222,7 +221,6 @@ struct fg_gate *fg_gate_alloc(gfp_t gfp)
 
 	refcount_set(&gate->ref, 1);
 	raw_spin_lock_init(&gate->lock);
-	lockdep_set_class(&gate->lock, &lock_key);
 	INIT_LIST_HEAD(&gate->threads);
 	INIT_LIST_HEAD(&gate->forkers);
 	INIT_LIST_HEAD(&gate->released);

@@ -52,7 +52,7 @@
 #define FG_NR_NEEDS		(FORKGATE_DOMAINS + 1)
 #define FG_NO_SLOT		(-1)
 
-/* What is done before the gate's lock is dropped */
+/* Limits on the work done in one critical section of gate->lock */
 #define FG_RELEASE_BATCH	16	/* blocked threads counted in */
 #define FG_GRANT_BATCH		16	/* forkers granted */
 #define FG_EXPIRE_BATCH		16	/* deadlines handled */
@@ -63,7 +63,7 @@
 /* The default of the policy */
 #define FG_TICKET_HOLD		(100 * NSEC_PER_MSEC)
 
-/* Vfork children of vfork children that count in one slot */
+/* Maximum depth of nested vforks that share a slot */
 #define FG_NEST_MAX		8
 
 /**
@@ -81,7 +81,7 @@ enum fg_fork_state {
 };
 
 /**
- * enum fg_fork_driver - who brings a forker on
+ * enum fg_fork_driver - what drives a forker
  * @FG_BY_CALLER: its thread, which is in the kernel, running or asleep
  * @FG_BY_POLL: its thread's next call, which poll() tells it to make
  * @FG_BY_NUDGE: the same, and poll() has been told
@@ -127,7 +127,7 @@ enum fg_past {
  * @notify: in gate->notify while poll() has to be told
  * @deadline: in gate->deadlines while its place or ticket has an end
  * @state: where it is
- * @driver: who brings it on
+ * @driver: what drives it
  * @kind: what it waits for
  * @past: what its last prepare left
  * @past_until: ns, when that ends
@@ -603,7 +603,6 @@ int fg_leave(struct fg_gate *gate, const struct forkgate_leave *leave);
 
 /* phase.c: F2, F4, F6, F7 and K7, who may copy */
 bool fg_fork_queued(struct fg_gate *gate, struct fg_thread *thr);
-void fg_phase_close(struct fg_gate *gate, u32 domains);
 void fg_phase_strict(struct fg_gate *gate);
 void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr);
 void fg_phase_again(struct fg_gate *gate, struct fg_thread *thr, u32 need,
@@ -623,7 +622,7 @@ void fg_phase_no_edge(struct fg_gate *gate, struct fg_thread *thr);
 void fg_gate_end(struct fg_gate *gate);
 
 /* fence.c: F3 */
-int fg_fence(struct fg_gate *gate);
+void fg_fence(struct fg_gate *gate);
 
 /* timer.c: what happens when time is over, and what has to wait for a context */
 void fg_deadline_set(struct fg_gate *gate, struct fg_thread *thr, u64 ns);
@@ -641,10 +640,10 @@ void fg_fork_copied(struct fg_thread *thr);
 void fg_fork_end(struct fg_clone *clone, long ret);
 enum fg_past fg_fork_past(const struct fg_fork *fork);
 void fg_fork_leave_past(struct fg_gate *gate, struct fg_fork *fork,
-void fg_fork_other(struct fg_gate *gate, struct fg_thread *thr, u32 need,
-		   enum fg_fork_kind kind);
 			enum fg_past past);
 void fg_fork_resume(struct fg_fork *fork);
+void fg_fork_other(struct fg_gate *gate, struct fg_thread *thr, u32 need,
+		   enum fg_fork_kind kind);
 void fg_fork_unpoll(struct fg_fork *fork);
 int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 end);
 bool fg_fork_failed(struct fg_gate *gate, struct fg_thread *thr, int why,
@@ -673,7 +672,6 @@ void fg_report_later(struct fg_gate *gate, struct fg_thread *thr,
 		     const struct fg_blame *blame, bool bypass);
 void fg_report(struct fg_report *report);
 const char *fg_comm(char *comm);
-void fg_label(const struct forkgate_slot *slot, char *label);
 int fg_state(struct fg_gate *gate, struct forkgate_state *state);
 bool fg_slots_inside(struct fg_gate *gate, u32 *unit,
 		     void (*fn)(struct fg_slot *slot, void *arg), void *arg);
@@ -717,8 +715,8 @@ enum fg_step {
 	FG_STEP_ADMITTED,
 	FG_STEP_LEAVE,
 	FG_STEP_RELEASE,
-	FG_STEP_TRIAL,
 	FG_STEP_PREPARED,
+	FG_STEP_TRIAL,
 	FG_STEP_EXIT,
 	FG_NR_STEPS,
 };

@@ -27,7 +27,9 @@ static void fg_files_bypassed(struct fg_gate *gate, struct fg_thread *thr)
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	fg_count(gate, FG_EVENT_BYPASS);
 	trace_bypass(gate);
-	if (thr && !gate->dead && fg_thread_gate(thr) == gate)
+	if (thr && fg_thread_gate(thr) != gate)
+		thr = NULL;
+	if (thr && !gate->dead)
 		fg_report_later(gate, thr, &blame, true);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	if (thr)
@@ -94,7 +96,7 @@ static void fg_on_fork(void *unused, struct task_struct *parent,
 /*
  * Rule 9: the task has a new address space, others may still use the old one.
  * An exec names the task right after it has changed the address space, long
- * before sched_process_exec; those who name themselves otherwise stay.
+ * before sched_process_exec. A rename by prctl() changes nothing.
  */
 static void fg_on_rename(void *unused, struct task_struct *task,
 			 const char *comm)

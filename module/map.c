@@ -52,7 +52,7 @@ struct fg_unit *fg_unit_alloc(u32 copy, gfp_t gfp)
 }
 
 /**
- * fg_unit_free - the reverse; user space may have the page for a little longer
+ * fg_unit_free - free a unit; user mappings may keep the page a little longer
  * @unit: a unit that no gate refers to
  */
 void fg_unit_free(struct fg_unit *unit)

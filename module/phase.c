@@ -43,7 +43,7 @@ static struct fg_crowd *fg_crowd(struct fg_gate *gate, struct fg_thread *thr)
 
 /* Closing */
 
-/* F3, the first half: tell a batch of units. */
+/* F3, the first half: publish `closed` to a batch of units. */
 static void fg_publish(struct fg_gate *gate)
 {
 	u32 end = min(gate->published + FG_CLOSE_BATCH, gate->nr_units);
@@ -65,16 +65,10 @@ static void fg_set_closed(struct fg_gate *gate, u32 closed)
 	fg_publish(gate);
 }
 
-/**
- * fg_phase_close - F2: close what a forker of this phase needs
- * @gate: the gate; gate->lock is held
- * @domains: what it needs
- */
-void fg_phase_close(struct fg_gate *gate, u32 domains)
+/* F2: close what a forker of this phase needs. */
+static void fg_phase_close(struct fg_gate *gate, u32 domains)
 {
 	int d;
-
-	lockdep_assert_held(&gate->lock);
 
 	for (d = 0; d < FG_NR_DOMAINS; d++)
 		if ((domains & BIT(d)) &&
@@ -178,7 +172,7 @@ static void fg_scan(struct fg_gate *gate)
 }
 
 /**
- * fg_phase_step - F3, F4: bring a phase that is not ready on
+ * fg_phase_step - F3, F4: advance a phase that is not ready
  * @gate: the gate; gate->lock is held
  *
  * Return: true if fg_fence() is what comes next.
@@ -568,7 +562,7 @@ static void fg_phase_seal(struct fg_gate *gate)
 	}
 }
 
-/* Is there one to let through, and a drain to do so, when patience is over? */
+/* Would a yield let a blocked newcomer or a queued forker through? */
 static bool fg_phase_wants_yield(struct fg_gate *gate)
 {
 	return gate->phase.patience && fg_phase_drains(gate) &&
@@ -740,9 +734,9 @@ static void fg_hold_end(struct fg_gate *gate, struct fg_thread *thr)
  * fg_phase_again - a forker goes on as one that waits
  * @gate: its gate, not dead; gate->lock is held
  * @thr: a forker in any state but FG_FORK_NONE
- * @need: what it needs from now on besides
+ * @need: domains it needs in addition
  * @kind: what it waits for from now on
- * @driver: who brings it on
+ * @driver: what drives it
  *
  * What it was granted, it has to be granted again. The caller calls
  * fg_phase_run() before it drops the lock.
@@ -787,7 +781,7 @@ void fg_phase_again(struct fg_gate *gate, struct fg_thread *thr, u32 need,
 }
 
 /**
- * fg_phase_leave - F6: a forker is done, whichever way
+ * fg_phase_leave - F6: a forker leaves, for whatever reason
  * @gate: its gate; gate->lock is held
  * @thr: a forker in any state
  *

@@ -4,8 +4,8 @@
  *
  * A ticket is granted alone, because its holder may enter sections (rule 11).
  * One that is polled for is granted like any other, by whoever makes it
- * possible; its holder's next call only brings a phase on that has no other
- * forker to do so. Must not know how a clone waits.
+ * possible; its holder's next call only advances a phase that no other forker
+ * can advance. Must not know how a clone waits.
  */
 
 #include <linux/poll.h>
@@ -82,7 +82,7 @@ static bool fg_file_wake(struct fg_file *file, bool restart)
 }
 
 /**
- * fg_poll_notify - poll() has something to say to a forker
+ * fg_poll_notify - queue a poll() wake-up for a forker
  * @gate: its gate; gate->lock is held
  * @thr: the forker
  *
@@ -102,7 +102,7 @@ void fg_poll_notify(struct fg_gate *gate, struct fg_thread *thr)
 	fg_timer_kick(gate);
 }
 
-/* The first forker of gate->notify has nothing to be told; gate->lock is held. */
+/* The first forker of gate->notify has been woken; gate->lock is held. */
 static void fg_poll_told(struct fg_gate *gate, struct fg_thread *thr)
 {
 	if (gate->notified != thr)
@@ -153,7 +153,7 @@ bool fg_poll_wake(struct fg_gate *gate)
 }
 
 /**
- * fg_ticket_poll - is it worth while to call PREPARE again?
+ * fg_ticket_poll - should the caller call PREPARE again?
  * @gate: the caller's gate, referenced
  * @file: the file that is polled
  *

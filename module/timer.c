@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * timer.c - ends of tickets, places and patience, and what has to wait for
- * the lock to be dropped, or for a context that may do it
+ * timer.c - ends of tickets, places and patience, and work deferred until the
+ * lock is dropped, or to a context that may sleep
  *
  * Wait queues and messages need sleeping locks on PREEMPT_RT, so they are not
  * for sections under gate->lock, nor for tracepoint handlers: these leave them
@@ -40,6 +40,8 @@ void fg_deadline_clear(struct fg_gate *gate, struct fg_thread *thr)
  */
 void fg_deadline_set(struct fg_gate *gate, struct fg_thread *thr, u64 ns)
 {
+	lockdep_assert_held(&gate->lock);
+
 	fg_deadline_clear(gate, thr);
 	if (ns > KTIME_MAX)
 		return;

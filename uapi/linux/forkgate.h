@@ -2,10 +2,10 @@
 /*
  * forkgate.h - the contract between /dev/forkgate and user space
  *
- * Everything here is permanent ABI: structures only grow at their end, and
- * every size and offset is asserted by the module and by the library. This
- * file must include nothing but <linux/types.h> and <linux/ioctl.h>. See
- * forkgate(4) for the semantics of every call, forkgate(7) for the terms.
+ * Everything here is permanent ABI: structures only grow at their end, and the
+ * selftests assert every size and offset. This file must include nothing but
+ * <linux/types.h> and <linux/ioctl.h>. See forkgate(4) for the semantics of
+ * every call, forkgate(7) for the terms.
  */
 #ifndef _LINUX_FORKGATE_H
 #define _LINUX_FORKGATE_H
@@ -46,8 +46,8 @@
  * @abi: FORKGATE_ABI of the module
  * @copy: FORKGATE_COPY_*; 0 in a process whose copy was safe
  * @closed: domains whose gate may be closed. The only word that a fast path
- *	reads; written by the kernel, which never reads it back. A bit that is
- *	set although the gate is open costs a call, no more.
+ *	reads; written by the kernel, which never reads it back. A bit left
+ *	set on an open gate only costs an extra call.
  * @reserved: zero
  */
 struct forkgate_header {
@@ -161,14 +161,14 @@ struct forkgate_leave {
  * @timeout: in, ns that the whole wait may take, counted from the first call,
  *	or FORKGATE_FOREVER; without FORKGATE_TIMED zero, and the policy's
  *	time-out counts
- * @attempt: in, how often this fork was tried before; doubles the patience
- *	each time
+ * @attempt: in, how often this fork was tried before, at most 32; doubles the
+ *	patience each time
  * @outcome: out, FORKGATE_OUTCOME_*
  *
  * A wait that a signal interrupts is restarted and keeps what has passed. With
- * FORKGATE_NONBLOCK the call says EAGAIN rather than wait, and poll() on the
- * descriptor that it was made with reports POLLIN when calling again is worth
- * while.
+ * FORKGATE_NONBLOCK the call fails with EAGAIN instead of waiting, and poll() on
+ * the descriptor that it was made with reports POLLIN when calling again is
+ * worthwhile.
  */
 struct forkgate_prepare {
 	__u32 domains;
@@ -192,7 +192,7 @@ struct forkgate_prepare {
  *	by a signal, is kept
  * @timeout: ns that a prepare waits, or FORKGATE_FOREVER
  * @backstop: ns that a clone without a ticket waits asleep, or FORKGATE_FOREVER
- * @on_timeout: FORKGATE_FAIL or FORKGATE_PROCEED; rules circular waits too
+ * @on_timeout: FORKGATE_FAIL or FORKGATE_PROCEED; also applies to circular waits
  * @pad: zero
  *
  * Times are at most FORKGATE_TIME_MAX, or FORKGATE_FOREVER except @ticket_hold.
