@@ -333,10 +333,23 @@ out:
 }
 
 /*
+ * May a thread be inside by a slot that is not its own? It, or a parent of its,
+ * has survived a parent; gate->lock is held.
+ */
+static bool fg_thread_survives(const struct fg_thread *thr)
+{
+	for (; thr; thr = thr->parent)
+		if (thr->survives)
+			return true;
+	return false;
+}
+
+/*
  * The calling thread's fg_thread if it acts at @gate, referenced, or NULL. One
  * that was of another address space, or stood for a parent that has gone on
- * without it, starts anew; but one that survived a parent between them may be
- * inside by a slot that is not its own, and gets ERR_PTR(-EAGAIN).
+ * without it, starts anew; but one that survived a parent between them, or
+ * stands for one that did, may be inside by a slot that is not its own, and gets
+ * ERR_PTR(-EAGAIN).
  */
 static struct fg_thread *fg_thread_own(struct fg_gate *gate)
 {
@@ -349,7 +362,7 @@ static struct fg_thread *fg_thread_own(struct fg_gate *gate)
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	here = fg_thread_gate(thr) == gate;
 	acts = here && fg_thread_acts(thr);
-	survives = here && thr->survives;
+	survives = here && fg_thread_survives(thr);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	if (acts)
 		return thr;

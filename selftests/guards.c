@@ -983,7 +983,7 @@ TEST_F(guard, an_unadmitted_level_outlives_a_vfork_child_that_waits)
  * while the last one still runs, inside a section that is in the thread's slot.
  * The thread's own fork waits for it.
  */
-static pid_t middle;
+static pid_t middle, next;
 static int middle_is_dead, last_called;	/* latches */
 static long last_registers;
 
@@ -1016,16 +1016,41 @@ static long job_nest(void *unused)
 	return spawn_vm(CLONE_VFORK, middle_vforks);
 }
 
-/* nest - the last child of a nest in that worker is inside, the one in between is dead */
-static bool nest(struct worker *worker)
+/* The same with one more between */
+static int next_vforks(void)
+{
+	WRITE_ONCE(next, syscall(__NR_getpid));
+	spawn_vm(CLONE_VFORK, last_enters);
+	return 4;
+}
+
+static int middle_vforks_next(void)
+{
+	WRITE_ONCE(middle, syscall(__NR_getpid));
+	spawn_vm(CLONE_VFORK, next_vforks);
+	return 3;
+}
+
+static long job_deep_nest(void *unused)
+{
+	return spawn_vm(CLONE_VFORK, middle_vforks_next);
+}
+
+/* nest_of - the last child of a nest in that worker is inside, the one in between is dead */
+static bool nest_of(struct worker *worker, long (*job)(void *unused))
 {
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	start(worker, job_nest, NULL);
+	start(worker, job, NULL);
 	if (!wait_until(READ_ONCE(child_inside)) || kill(READ_ONCE(middle), SIGKILL) ||
 	    child_exit(finish(worker)) != CHILD_SIGNAL + SIGKILL)
 		return false;
 	latch_open(&middle_is_dead);
 	return wait_until(READ_ONCE(last_called));
+}
+
+static bool nest(struct worker *worker)
+{
+	return nest_of(worker, job_nest);
 }
 
 /* nest_ends - the last child leaves; its exit status */
@@ -1077,6 +1102,22 @@ TEST_F(guard, a_slot_stays_while_one_survives_in_it)
 	EXPECT_TRUE(fork_waits(&self->forker, &fork_memory, 1));
 	EXPECT_EQ(0, nest_ends());
 	EXPECT_EQ(0, finish_fork(&self->forker));
+}
+
+/*
+ * The survivor is itself suspended for the last child, and is killed later than
+ * the first one: it leaves the child behind in the slot.
+ */
+TEST_F(guard, a_child_of_who_survives_survives_it)
+{
+	ASSERT_TRUE(nest_of(&self->second, job_deep_nest));
+	EXPECT_EQ(-EAGAIN, last_registers);
+	ASSERT_EQ(0, kill(next, SIGKILL));
+	ASSERT_EQ(CHILD_SIGNAL + SIGKILL, child_exit(next));
+	EXPECT_EQ(1, READ_ONCE(self->second.slot->depth[0]));
+	EXPECT_TRUE(fork_waits(&self->second, &fork_memory, 1));
+	EXPECT_EQ(0, nest_ends());
+	EXPECT_EQ(0, finish_fork(&self->second));
 }
 
 TEST_HARNESS_MAIN
