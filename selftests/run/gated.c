@@ -319,7 +319,7 @@ TEST(time_out_proceeds_and_names_the_holder)
 {
 	EXPECT_EQ(0, run("--timeout", "300ms", SELF, "holder", "proceed", NULL));
 	EXPECT_SAID("a fork goes ahead unsafe");
-	EXPECT_SAID(" is inside ");
+	EXPECT_SAID(" is inside memory ");
 	EXPECT_SAID(self);
 }
 

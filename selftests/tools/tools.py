@@ -519,6 +519,20 @@ def trace_of_a_program_that_is_not_there():
 
 
 @test
+def trace_keeps_the_last_picture_until_there_is_another():
+    with tempfile.TemporaryDirectory() as folder:
+        picture = folder + "/t.svg"
+        check(run("trace", "-o", picture, "true"), 0)
+        with open(picture, encoding="utf-8") as file:
+            before = file.read()
+        check(run("trace", "-o", picture, "/nonexistent/program"), 127)
+        with open(picture, encoding="utf-8") as file:
+            assert file.read() == before
+        check(run("trace", "-o", picture, "true"), 0)
+        titles(picture)
+
+
+@test
 def trace_of_a_program_that_cannot_run():
     assert "Permission denied" in trace_ends(126, "/etc/passwd")
 

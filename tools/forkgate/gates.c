@@ -313,7 +313,7 @@ static void print_gate(const struct gate *gate, FILE *out)
 {
 	size_t i;
 
-	fprintf(out, "%s%7d %-15s%s %u thread%s, %" PRIu64 " fork%s, ", cmd_bold, gate->tgid,
+	fprintf(out, "%s%7d %-15s%s %u thread%s, %" PRIu64 " fork%s so far, ", cmd_bold, gate->tgid,
 		gate->comm, cmd_plain, gate->threads, gate->threads == 1 ? "" : "s",
 		gate->counters[0], gate->counters[0] == 1 ? "" : "s");
 	if (gate->closed)

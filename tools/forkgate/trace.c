@@ -537,7 +537,7 @@ static void summary(const char *svg, const char *json)
 			longest = bar->to - bar->from;
 	}
 	if (waits)
-		cmd_error("%zu fork%s waited, at most %s; see %s%s%s", waits, waits == 1 ? "" : "s",
+		cmd_error("%zu fork%s waited, the longest for %s; see %s%s%s", waits, waits == 1 ? "" : "s",
 			  cmd_time(longest), svg ? svg : json, svg && json ? " and " : "",
 			  svg && json ? json : "");
 	else
@@ -550,6 +550,10 @@ static bool save(FILE *file, const char *path, void (*draw)(const struct timelin
 {
 	if (!file)
 		return true;
+	if (ftruncate(fileno(file), 0) && errno != EINVAL) {
+		cmd_error("%s: %s", path, strerror(errno));
+		return false;
+	}
 	draw(&tl, file);
 	if (!fflush(file) && !ferror(file) && !fclose(file))
 		return true;
@@ -557,9 +561,10 @@ static bool save(FILE *file, const char *path, void (*draw)(const struct timelin
 	return false;
 }
 
+/* What is there already stays until there is something to save. */
 static FILE *create(const char *path)
 {
-	FILE *file = fopen(path, "we");
+	FILE *file = fopen(path, "ae");
 
 	if (!file)
 		cmd_error("%s: %s", path, strerror(errno));

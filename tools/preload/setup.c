@@ -54,8 +54,9 @@ static void say_holder(const struct forkgate_holder *holder)
 		if (info.dli_sname)
 			function = info.dli_sname;
 	}
-	say("... thread %d is inside %s%.*s%s at %#" PRIx64 " in %s", holder->tid,
-	    function, FORKGATE_LABEL_SIZE, holder->label, *function ? "()" : "",
+	say("... thread %d is inside %s%s%s%.*s%s at %#" PRIx64 " in %s", holder->tid,
+	    holder->domains & FORKGATE_MEMORY ? "memory " : "",
+	    holder->domains & FORKGATE_FILES ? "files " : "", function, FORKGATE_LABEL_SIZE, holder->label, *function ? "()" : "",
 	    (uint64_t)holder->site, file);
 }
 
