@@ -84,14 +84,14 @@ install-user: lib ## install the library, command, manual pages and udev rule
 	@set -e; for page in $(pages); do \
 		install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}; \
 	done
-	@[ -n "$(DESTDIR)" ] || ldconfig
+	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" -ne 0 ] || PATH=$$PATH:/sbin ldconfig
 
 uninstall: ## undo install (the same DESTDIR, PREFIX and KVER)
 	@tools/kmod uninstall
 	@set -e; for dir in $(parts); do $(MAKE) -C $$dir uninstall; done
 	rm -f $(DESTDIR)$(UDEVDIR)/$(rule)
 	@for page in $(pages); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}; done
-	@[ -n "$(DESTDIR)" ] || ldconfig
+	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" -ne 0 ] || PATH=$$PATH:/sbin ldconfig
 
 clean: ## remove what was built; kernels stay in the cache of tools/testhost/kernel
 	rm -rf build
