@@ -203,7 +203,7 @@ static bool fg_trial_redirects(void)
 }
 
 /*
- * The proof before arming. The probe stays: what it does says later whether
+ * Rule 14: the proof before arming. The probe stays: what it does says later whether
  * kprobes and ftrace are switched on.
  */
 static int fg_hook_prove(void)

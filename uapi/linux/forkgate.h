@@ -37,7 +37,7 @@
 				 ((n) % FORKGATE_UNIT_SLOTS + 1) * FORKGATE_SLOT_SIZE)
 
 /* forkgate_header.copy: how this process's memory came to be */
-#define FORKGATE_COPY_UNSAFE_MEMORY	1u /* a time-out let the copy go ahead */
+#define FORKGATE_COPY_UNSAFE_MEMORY	1u /* it went ahead after a time-out or a circle */
 #define FORKGATE_COPY_UNSAFE_FILES	2u
 #define FORKGATE_COPY_BYPASSED		4u /* the copy never passed the gate */
 
@@ -63,7 +63,7 @@ struct forkgate_header {
 #define FORKGATE_OUTCOME_NONE		0
 #define FORKGATE_OUTCOME_GRANTED	1 /* all other threads were outside */
 #define FORKGATE_OUTCOME_EXPIRED	2 /* EAGAIN: ticket ran out, prepare again */
-#define FORKGATE_OUTCOME_TIMEOUT	3 /* EAGAIN: policy time-out */
+#define FORKGATE_OUTCOME_TIMEOUT	3 /* EAGAIN (clone), ETIMEDOUT (prepare) */
 #define FORKGATE_OUTCOME_DEADLK		4 /* EDEADLK: would have waited in a circle */
 #define FORKGATE_OUTCOME_UNSAFE		5 /* went ahead unsafe, as the policy says */
 #define FORKGATE_OUTCOME_BYPASSED	6 /* the clone never passed the gate */
@@ -95,7 +95,7 @@ struct forkgate_slot {
 #define FORKGATE_FEATURE_DEBUG	2u /* forced schedules are compiled in */
 
 /**
- * struct forkgate_query - FORKGATE_IOC_QUERY, the only call that needs no mapping
+ * struct forkgate_query - FORKGATE_IOC_QUERY; like HEALTH, it needs no mapping
  * @abi: out, FORKGATE_ABI
  * @features: out, FORKGATE_FEATURE_*
  * @slots: out, most slots of a gate
