@@ -56,10 +56,16 @@ static inline int slow_factor(void)
 	return factor > 0 ? factor : 1;
 }
 
-/* wait_limit - the moment (ms) at which a wait that starts now gives up */
+/*
+ * wait_limit - the moment (ms) at which a wait that starts now gives up: after
+ * 30 s, or KSELFTEST_WAIT, times the factor
+ */
 static inline uint64_t wait_limit(void)
 {
-	return now_ms() + 30000ULL * slow_factor();
+	const char *given = getenv("KSELFTEST_WAIT");
+	int seconds = given ? atoi(given) : 0;
+
+	return now_ms() + 1000ULL * (seconds > 0 ? seconds : 30) * slow_factor();
 }
 
 /* wait_tick - let others run before the next look; false once it is too late */
