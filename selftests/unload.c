@@ -14,6 +14,14 @@ static long unload(void)
 	return syscall(__NR_delete_module, "forkgate", O_NONBLOCK) ? -errno : 0;
 }
 
+/* references - how often the module is held; -1: unknown */
+static long references(void)
+{
+	char text[24];
+
+	return read_file("/sys/module/forkgate/refcnt", text, sizeof(text)) > 0 ? atol(text) : -1;
+}
+
 FIXTURE(loaded) {
 	struct worker holder, forker;
 };
@@ -96,6 +104,9 @@ TEST_F(loaded, refused_while_a_fork_is_in_flight)
 	ASSERT_TRUE(held("copied"));
 	ASSERT_EQ(0, gate_unmap());
 	close(gate.fd);
+	/* The child's copy of the descriptor would do, too, until it has ended. */
+	ASSERT_TRUE(wait_until(references() <= 1));
+	ASSERT_EQ(1, references());
 	EXPECT_EQ(-EWOULDBLOCK, unload());
 	ASSERT_EQ(0, step("copied", "go"));
 	EXPECT_EQ(0, finish_fork(&self->forker));
