@@ -879,7 +879,7 @@ TEST_F(guard, units_far_away_are_scanned)
 
 /*
  * A parent is killed while it is suspended for its vfork child: the child has
- * the slot from then on, and what it enters counts.
+ * the slot from then on, and what it enters counts, as its own.
  */
 static int child_runs, parent_is_dead, child_inside, child_go;	/* latches */
 
@@ -889,6 +889,9 @@ static int child_goes_on(void)
 	latch_wait(&parent_is_dead);
 	if (gate_enter(MEMORY))
 		return 1;
+	/* Rule 3: its own sections, which those of one that only survives in a slot are not */
+	if (child_exit(raw_fork(CLONE_FILES, child_nothing)))
+		return 3;
 	latch_open(&child_inside);
 	latch_wait(&child_go);
 	return gate_leave(MEMORY) ? 2 : 0;
