@@ -185,6 +185,9 @@ static enum fg_next fg_fork_rest(struct fg_gate *gate, struct fg_thread *thr,
 		fg_fork_poll(gate, thr, end);
 		return FG_NEXT_END;
 	}
+	/* fg_settle() first, unless it has left this to the timer */
+	if (!list_empty(&gate->notify) && !gate->notified)
+		return FG_NEXT_AGAIN;
 	*left = min3(fork->limit - fork->slept, end - now, FORKGATE_TIME_MAX);
 	return FG_NEXT_SLEEP;
 }
@@ -210,7 +213,7 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 	*ret = 0;
 	if (fork->state == FG_FORK_COPYING || fork->state == FG_FORK_TICKET)
 		return FG_NEXT_END;
-	if (!list_empty(&gate->released) || !list_empty(&gate->notify))
+	if (!list_empty(&gate->released))
 		return FG_NEXT_AGAIN;
 
 	*ret = -ERESTARTNOINTR;

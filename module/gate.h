@@ -146,6 +146,7 @@ enum fg_past {
  * @left_slept: what that wait had slept
  * @left_since: when it began
  * @file: whose poll() is told, a reference; NULL unless polled for
+ * @news: counts what poll() has to be told
  */
 struct fg_fork {
 	struct list_head node;
@@ -171,6 +172,7 @@ struct fg_fork {
 	u64 left_slept;
 	u64 left_since;
 	struct fg_file *file;
+	u32 news;
 };
 
 /**
@@ -466,7 +468,8 @@ enum fg_joining {
  *	phase begins while there are any.
  * @batch: counts releases of all of @blocked[i][j]
  * @notify: forkers whose poll() has to be told
- * @notified: the first of them, while that is being done
+ * @notified: the first of them once a pass of its file is known that tells it
+ * @notified_pass: that pass
  * @deadlines: ends of places and tickets
  * @timer: runs when one of these, or the patience, ends
  * @fence_mutex: see the lock order; protects nothing but its section
@@ -520,6 +523,7 @@ struct fg_gate {
 
 	struct list_head notify;
 	const struct fg_thread *notified;
+	u32 notified_pass;
 	struct timerqueue_head deadlines;
 	struct timer_list timer;
 	struct mutex fence_mutex;	/* one fence at a time */
@@ -534,13 +538,20 @@ struct fg_gate {
  * @ref: one for the file, one for each forker whose poll() it tells
  * @rcu: freed after a grace period
  * @wait: who polls
- * @mark: in @wait, before those that have yet to be woken; under its lock
+ * @mark: in @wait during a pass, before those that it has yet to wake
+ * @begun: passes begun
+ * @ended: passes ended
+ *
+ * The last three under the lock of @wait. A pass wakes all that poll. Gates that
+ * share a file share the passes: each needs one that begins after its news.
  */
 struct fg_file {
 	refcount_t ref;
 	struct rcu_head rcu;
 	wait_queue_head_t wait;
 	struct wait_queue_entry mark;
+	u32 begun;
+	u32 ended;
 };
 
 /* gate.c: gates and their lives */

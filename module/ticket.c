@@ -52,21 +52,24 @@ struct fg_file *fg_file_alloc(void)
 }
 
 /*
- * Rule 13: wake a batch of those that poll a file, from its mark on. Return:
- * whether all were woken.
+ * Rule 13: wake a batch of those that poll a file, up to the end of pass @pass;
+ * file->wait.lock is held. A pass goes on where another gate has left it: one
+ * that began again would never end while others have news. Return: whether the
+ * pass has ended.
  */
-static bool fg_file_wake(struct fg_file *file, bool restart)
+static bool fg_file_wake(struct fg_file *file, u32 pass)
 {
 	void *key = poll_to_key(EPOLLIN | EPOLLRDNORM | EPOLLERR);
 	struct wait_queue_entry *watcher, *mark = &file->mark;
 	struct list_head *watchers = &file->wait.head;
-	unsigned long irq;
-	bool all;
 	int n;
 
-	spin_lock_irqsave(&file->wait.lock, irq);
-	if (restart || list_empty(&mark->entry))
-		list_move(&mark->entry, watchers);
+	if ((s32)(file->ended - pass) >= 0)
+		return true;
+	if (list_empty(&mark->entry)) {
+		file->begun++;
+		list_add(&mark->entry, watchers);
+	}
 	for (n = 0; n < FG_WAKE_BATCH; n++) {
 		if (list_is_last(&mark->entry, watchers))
 			break;
@@ -74,11 +77,11 @@ static bool fg_file_wake(struct fg_file *file, bool restart)
 		list_move(&mark->entry, &watcher->entry);
 		watcher->func(watcher, TASK_NORMAL, 0, key);
 	}
-	all = list_is_last(&mark->entry, watchers);
-	if (all)
+	if (list_is_last(&mark->entry, watchers)) {
 		list_del_init(&mark->entry);
-	spin_unlock_irqrestore(&file->wait.lock, irq);
-	return all;
+		file->ended = file->begun;
+	}
+	return (s32)(file->ended - pass) >= 0;
 }
 
 /**
@@ -94,7 +97,8 @@ void fg_poll_notify(struct fg_gate *gate, struct fg_thread *thr)
 
 	if (!thr->fork.file)
 		return;
-	if (gate->notified == thr)	/* from the first watcher on, again */
+	thr->fork.news++;
+	if (gate->notified == thr)	/* it takes another pass */
 		gate->notified = NULL;
 	if (!list_empty(&thr->fork.notify))
 		return;
@@ -102,13 +106,37 @@ void fg_poll_notify(struct fg_gate *gate, struct fg_thread *thr)
 	fg_timer_kick(gate);
 }
 
-/* The first forker of gate->notify has been woken; gate->lock is held. */
+/* The news of a forker of gate->notify have been told; gate->lock is held. */
 static void fg_poll_told(struct fg_gate *gate, struct fg_thread *thr)
 {
-	if (gate->notified != thr)
-		return;
 	list_del_init(&thr->fork.notify);
-	gate->notified = NULL;
+	if (gate->notified == thr)
+		gate->notified = NULL;
+}
+
+/* The next forker to tell, referenced, or NULL; what to know of it. */
+static struct fg_thread *fg_poll_first(struct fg_gate *gate,
+				       struct fg_file **file, u32 *news,
+				       u32 *pass, bool *begin)
+{
+	struct fg_thread *thr;
+
+	lockdep_assert_held(&gate->lock);
+
+	thr = list_first_entry_or_null(&gate->notify, struct fg_thread,
+				       fork.notify);
+	if (!thr)
+		return NULL;
+	*news = thr->fork.news;
+	*begin = gate->notified != thr;
+	*pass = gate->notified_pass;
+	*file = thr->fork.file;
+	if (*file)
+		refcount_inc(&(*file)->ref);
+	else
+		fg_poll_told(gate, thr);
+	refcount_inc(&thr->ref);
+	return thr;
 }
 
 /**
@@ -120,34 +148,37 @@ static void fg_poll_told(struct fg_gate *gate, struct fg_thread *thr)
  */
 bool fg_poll_wake(struct fg_gate *gate)
 {
-	struct fg_file *file = NULL;
+	struct fg_file *file;
 	struct fg_thread *thr;
 	unsigned long irq;
-	bool restart;
+	bool begin, told;
+	u32 news, pass;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	thr = list_first_entry_or_null(&gate->notify, struct fg_thread,
-				       fork.notify);
-	restart = gate->notified != thr;
-	gate->notified = thr;
-	if (thr) {
-		refcount_inc(&thr->ref);
-		file = thr->fork.file;
-		if (file)
-			refcount_inc(&file->ref);
-		else
-			fg_poll_told(gate, thr);
-	}
+	thr = fg_poll_first(gate, &file, &news, &pass, &begin);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	if (!thr)
 		return false;
-	if (file && fg_file_wake(file, restart)) {
-		raw_spin_lock_irqsave(&gate->lock, irq);
+	if (!file)
+		goto out;
+
+	spin_lock_irqsave(&file->wait.lock, irq);
+	if (begin)
+		pass = file->begun + 1;
+	told = fg_file_wake(file, pass);
+	spin_unlock_irqrestore(&file->wait.lock, irq);
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	if (thr->fork.news == news && told) {
 		fg_poll_told(gate, thr);
-		raw_spin_unlock_irqrestore(&gate->lock, irq);
+	} else if (thr->fork.news == news && begin &&
+		   list_is_first(&thr->fork.notify, &gate->notify)) {
+		gate->notified = thr;
+		gate->notified_pass = pass;
 	}
-	if (file)
-		fg_file_put(file);
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	fg_file_put(file);
+out:
 	fg_thread_put(thr);
 	return true;
 }

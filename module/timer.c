@@ -16,7 +16,7 @@
 #include "gate.h"
 #include "trace.h"
 
-/* Batches of one softirq, which keeps preemption off */
+/* Batches of one softirq, which keeps preemption off, and of one call */
 #define FG_TIMER_ROUNDS	4
 
 /**
@@ -181,7 +181,7 @@ void fg_timer(struct timer_list *timer)
  * fg_settle - do what had to wait until the lock was dropped
  * @gate: a referenced gate
  *
- * Counts the released in (K6) and tells poll().
+ * Counts the released in (K6), and tells poll() of some.
  *
  * Context: may sleep.
  */
@@ -189,6 +189,7 @@ void fg_settle(struct fg_gate *gate)
 {
 	unsigned long irq;
 	bool more = true;
+	int n;
 
 	might_sleep();
 	while (more && !list_empty_careful(&gate->released)) {
@@ -200,8 +201,12 @@ void fg_settle(struct fg_gate *gate)
 			cond_resched();
 		}
 	}
-	while (!list_empty_careful(&gate->notify) && fg_poll_wake(gate))
+	/* Those who poll may be many, and of others: the timer has the rest. */
+	for (n = 0; n < FG_TIMER_ROUNDS; n++) {
+		if (list_empty_careful(&gate->notify) || !fg_poll_wake(gate))
+			break;
 		cond_resched();
+	}
 }
 
 /**
