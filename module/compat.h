@@ -39,6 +39,18 @@ static inline const struct cpumask *fg_mm_cpus(struct mm_struct *mm)
 }
 
 /*
+ * Take this CPU out of that mask if it runs another address space; interrupts
+ * are off.
+ */
+static inline void fg_mm_trim(struct mm_struct *mm)
+{
+#ifdef CONFIG_X86
+	if (read_cr3_pa() != __pa(mm->pgd))
+		cpumask_clear_cpu(smp_processor_id(), mm_cpumask(mm));
+#endif
+}
+
+/*
  * Does a CPU of that mask run no thread of it? The kernel exports the word, but
  * declares it for itself alone. Those without it are taken to run one.
  */

@@ -27,8 +27,11 @@
  * is cleared in switch_mm_irqs_off(), and before it is set there is the full
  * barrier of the scheduler's lock. The kernel's own shootdowns leave these CPUs
  * alone for the same reason. No other CPU is interrupted before Linux 6.13;
- * since then a bit may outlive the thread's run on that CPU until the next
- * shootdown.
+ * since then a bit outlives the thread's run on that CPU. The interrupt clears
+ * it, as the kernel's shootdowns do (flush_tlb_func()), so a loop of tickets
+ * interrupts a CPU that runs another process once, not each time. What counts is
+ * the page table that is loaded: up to 6.12 exec changes active_mm earlier, with
+ * interrupts on. Coming back sets the bit again, see (a).
  *
  * A process with one thread has no other CPU to tell: mm_users is one.
  *
@@ -46,9 +49,10 @@
 #include "compat.h"
 #include "gate.h"
 
-static void fg_fence_cpu(void *unused)
+static void fg_fence_cpu(void *mm)
 {
 	smp_mb();	/* (b) */
+	fg_mm_trim(mm);
 }
 
 static bool fg_fence_needed(int cpu, void *unused)
@@ -100,8 +104,8 @@ void fg_fence(struct fg_gate *gate)
 
 	smp_mb();	/* (a) */
 	if (atomic_read(&current->mm->mm_users) > 1) {
-		on_each_cpu_cond_mask(fg_fence_needed, fg_fence_cpu, NULL, true,
-				      fg_mm_cpus(current->mm));
+		on_each_cpu_cond_mask(fg_fence_needed, fg_fence_cpu, current->mm,
+				      true, fg_mm_cpus(current->mm));
 		smp_mb();	/* (b), for this CPU and for those left alone */
 	}
 
