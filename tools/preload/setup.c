@@ -56,8 +56,8 @@ static void say_holder(const struct forkgate_holder *holder)
 	}
 	say("... thread %d is inside %s%s%s%.*s%s at %#" PRIx64 " in %s", holder->tid,
 	    holder->domains & FORKGATE_MEMORY ? "memory " : "",
-	    holder->domains & FORKGATE_FILES ? "files " : "", function, FORKGATE_LABEL_SIZE, holder->label, *function ? "()" : "",
-	    (uint64_t)holder->site, file);
+	    holder->domains & FORKGATE_FILES ? "files " : "", function, FORKGATE_LABEL_SIZE,
+	    holder->label, *function ? "()" : "", (uint64_t)holder->site, file);
 }
 
 /*
