@@ -274,6 +274,11 @@ static __poll_t fg_poll(struct file *file, poll_table *wait)
 	return events;
 }
 
+static loff_t fg_llseek(struct file *file, loff_t offset, int whence)
+{
+	return FORKGATE_POSITION;
+}
+
 static int fg_open(struct inode *inode, struct file *file)
 {
 	file->private_data = fg_file_alloc();
@@ -300,7 +305,7 @@ static const struct file_operations fg_fops = {
 	.mmap = fg_mmap,
 	.poll = fg_poll,
 	.fsync = fg_fsync,
-	.llseek = noop_llseek,
+	.llseek = fg_llseek,
 };
 
 static struct miscdevice fg_device = {

@@ -574,8 +574,17 @@ TEST_F(call, STATE_counts_without_an_array)
 	EXPECT_EQ(0, gate_leave(MEMORY));
 }
 
+/* How a program recognises a file of the device, whoever has its number now */
+TEST(file_is_known_by_its_position)
+{
+	ASSERT_EQ(0, gate_open());
+	EXPECT_EQ(FORKGATE_POSITION, lseek(gate.fd, 0, SEEK_CUR));
+	EXPECT_EQ(FORKGATE_POSITION, lseek(gate.fd, 5, SEEK_SET));
+	EXPECT_EQ(FORKGATE_POSITION, lseek(gate.fd, 0, SEEK_CUR));
+}
+
 /*
- * Structures that grow: a call is known by type and number
+ * Structures that grow: a call is known by type, direction and number
  */
 
 FIXTURE(size) {

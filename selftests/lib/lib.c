@@ -944,7 +944,7 @@ TEST_F(lib, descriptor)
 {
 	int fd = library_fd();
 
-	ASSERT_LT(100, fd);
+	ASSERT_LT(60, fd);
 	EXPECT_EQ(FD_CLOEXEC, fcntl(fd, F_GETFD));
 	close(fd);
 	EXPECT_EQ(-1, library_fd());

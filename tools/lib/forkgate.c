@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -58,18 +58,15 @@ static __thread int no_gate_error;
 static char *map;	/* the mapping, NULL without one */
 static int map_error;	/* why there is none; 0 before the first try */
 
-/* The device, by which the library recognises its descriptor */
-static struct {
-	__u32 major, minor;	/* always the same */
-	int fd;			/* -1: none; written after them, and once */
-} device = { .fd = -1 };
+/* A descriptor of the device; -1: none. Written once. */
+static int device = -1;
 
 /*
  * Where the descriptor goes, or half of that, and so on, as the limit allows:
- * out of the way of programs that count on small numbers, but not so high that
- * each fork has to copy a longer table.
+ * out of the way of programs that count on small numbers, but below 64, from
+ * where on a fork has to copy a table of its own for them.
  */
-#define DEVICE_FD	255
+#define DEVICE_FD	63
 
 static char *mapping(void)
 {
@@ -82,22 +79,10 @@ static bool gated(const struct forkgate_slot *slot)
 	return mapping() && (uintptr_t)slot - (uintptr_t)mapping() < FORKGATE_MAP_SIZE;
 }
 
-/* Return: 0 if the descriptor is one of a character device, then in @file */
-static long look_at(int fd, struct statx *file)
-{
-	long err = raw_call(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, file);
-
-	return !err && !S_ISCHR(file->stx_mode) ? -ENOTTY : err;
-}
-
-/* Is the descriptor still the library's? Any other of the device is as good. */
+/* Is the descriptor one of the device? Any is as good as the library's own. */
 static bool is_device(int fd)
 {
-	struct statx file;
-
-	return fd >= 0 && !look_at(fd, &file) &&
-	       file.stx_rdev_major == __atomic_load_n(&device.major, __ATOMIC_RELAXED) &&
-	       file.stx_rdev_minor == __atomic_load_n(&device.minor, __ATOMIC_RELAXED);
+	return fd >= 0 && raw_call(SYS_lseek, fd, 0L, SEEK_CUR) == FORKGATE_POSITION;
 }
 
 /*
@@ -106,7 +91,7 @@ static bool is_device(int fd)
  */
 int __forkgate_call(unsigned long request, void *arg)
 {
-	int fd = __atomic_load_n(&device.fd, __ATOMIC_ACQUIRE);
+	int fd = __atomic_load_n(&device, __ATOMIC_RELAXED);
 	long err;
 
 	if (is_device(fd)) {
@@ -121,14 +106,9 @@ int __forkgate_call(unsigned long request, void *arg)
 /* Move a new descriptor of the device to its place and keep it. */
 static void keep(int fd)
 {
-	struct statx file;
 	int to, none = -1;
 	long moved;
 
-	if (look_at(fd, &file)) {
-		raw_call(SYS_close, fd);
-		return;
-	}
 	for (to = DEVICE_FD; to > fd; to /= 2) {
 		moved = raw_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, to);
 		if (moved >= 0) {
@@ -137,10 +117,8 @@ static void keep(int fd)
 			break;
 		}
 	}
-	__atomic_store_n(&device.major, file.stx_rdev_major, __ATOMIC_RELAXED);
-	__atomic_store_n(&device.minor, file.stx_rdev_minor, __ATOMIC_RELAXED);
-	if (!__atomic_compare_exchange_n(&device.fd, &none, fd, false,
-					 __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+	if (!__atomic_compare_exchange_n(&device, &none, fd, false,
+					 __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		raw_call(SYS_close, fd);
 }
 

@@ -90,6 +90,13 @@ struct forkgate_slot {
 	__aligned_u64 reserved;
 };
 
+/*
+ * What lseek(2) returns for any file of the device, whatever it is asked: a
+ * program can look whether a descriptor is one of them without a call that
+ * might mean something to another file.
+ */
+#define FORKGATE_POSITION	0x666b6774
+
 /* Features, forkgate_query.features */
 #define FORKGATE_FEATURE_MSYNC	1u /* calls reach the gate through msync(2) */
 #define FORKGATE_FEATURE_DEBUG	2u /* forced schedules are compiled in */
