@@ -276,29 +276,34 @@ static int fg_hook_try(void)
 static bool fg_hook_works(void)
 {
 	static unsigned long next = INITIAL_JIFFIES;
-	static unsigned int begun;
+	static unsigned int begun, done;
 	static bool works;
 	unsigned int before = READ_ONCE(begun);
-	bool ret;
+	bool answered;
 	long left;
+	int ret;
 
 	if (!READ_ONCE(fg_suspect))
 		return true;
 	if (mutex_lock_killable(&fg_trial_mutex))
 		return false;
 	left = next - jiffies;
-	if (begun == before && left > 0)
+	if ((int)(done - before) <= 0 && left > 0)
 		schedule_timeout_killable(left);
-	if (begun == before && !fatal_signal_pending(current)) {
+	if ((int)(done - before) <= 0 && !fatal_signal_pending(current)) {
 		WRITE_ONCE(begun, begun + 1);
-		fg_hook_try();
-		works = !READ_ONCE(fg_suspect);
-		next = jiffies + HZ;
+		ret = fg_hook_try();
+		/* That no thread could be made says nothing to others. */
+		if (!ret || ret == -EOPNOTSUPP) {
+			works = !ret;
+			done = begun;
+			next = jiffies + HZ;
+		}
 		fg_step(FG_STEP_TRIAL);
 	}
-	ret = works;
+	answered = (int)(done - before) > 0 && works;
 	mutex_unlock(&fg_trial_mutex);
-	return ret;
+	return answered;
 }
 
 /**
