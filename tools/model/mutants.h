@@ -70,5 +70,6 @@
 #define NUDGES_SLEEPER		66
 #define UNADMITTED_WAITS	67
 #define NO_RESTORE		68
+#define LEVELS_LOST		71
 #define SELF_UNWOKEN		69
 #define PHASE_EARLY		70

@@ -28,6 +28,7 @@ typedef Task {
 	byte child;
 	bool survives;
 	byte depth;		/* of its slot before its vfork: clone->depth */
+	byte taken;		/* levels out of its slot while it waits to enter (K3) */
 }
 
 Task K[TASKS];
@@ -136,11 +137,11 @@ inline resume(t)
 		:: (!K[t].killed || mutant(KILLED_RESUMES)) && owner[s] != NONE && K[t].linked && STANDS(t) ->
 			actor[s] = (mutant(STAND_IN_STAYS) -> actor[s] : t);
 			if
-			:: depth[s] > K[t].depth && (!survivors[s] || mutant(SURVIVOR_FORGOTTEN)) &&
-			   !mutant(NO_RESTORE) -> depth[s] = K[t].depth
+			:: (!survivors[s] || mutant(SURVIVOR_FORGOTTEN)) && !mutant(NO_RESTORE) &&
+			   !(depth[s] < K[t].depth && mutant(LEVELS_LOST)) -> depth[s] = K[t].depth
 			:: else
 			fi;
-			restored = depth[s] <= K[t].depth || survivors[s];
+			restored = depth[s] == K[t].depth || survivors[s];
 			assert(restored)
 		:: else
 		fi;
@@ -214,6 +215,31 @@ inline section(t)
 	fi
 }
 
+/*
+ * K3: a vfork child waits to enter, and all levels of its slot go out with its own; one that is killed there takes
+ * them along. The levels of its parent are unadmitted then. Not in a nest: there they may get lost with it.
+ */
+inline wait_to_enter(t)
+{
+	d_step {
+		K[t].user && K[t].linked && !K[t].in && K[t].parent == 0 && depth[K[t].slot] ->
+			K[t].taken = depth[K[t].slot];
+			depth[K[t].slot] = 0;
+			skip
+	};
+	if
+	:: d_step {
+		K[t].killed -> K[t].taken = 0; K[t].user = false; skip
+	   }
+	:: d_step {
+		!K[t].killed ->
+			depth[K[t].slot] = depth[K[t].slot] + K[t].taken;
+			K[t].taken = 0;
+			skip
+	   }
+	fi
+}
+
 proctype Run(byte t)
 {
 end:	do
@@ -221,6 +247,7 @@ end:	do
 		do
 		:: d_step { K[t].user && !K[t].killed -> get(t); skip }
 		:: section(t)
+		:: wait_to_enter(t)
 		:: t == 0 -> vfork(0, 1)
 		:: t == 0 -> vfork(0, 2)
 		:: t == 1 -> vfork(1, 2)
