@@ -538,8 +538,8 @@ static void summary(const char *svg, const char *json)
 	}
 	if (waits)
 		cmd_error("%zu fork%s waited, the longest for %s; see %s%s%s", waits,
-			  waits == 1 ? "" : "s", cmd_time(longest), svg ? svg : json, svg && json ? " and " : "",
-			  svg && json ? json : "");
+			  waits == 1 ? "" : "s", cmd_time(longest), svg ? svg : json,
+			  svg && json ? " and " : "", svg && json ? json : "");
 	else
 		cmd_error("no fork waited; see %s", svg ? svg : json);
 	if (tl.lost)
