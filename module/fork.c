@@ -210,8 +210,9 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 	if (!fg_thread_acts(thr))
 		return FG_NEXT_END;
 	fg_phase_run(gate);
+	/* Granted; a ticket may have expired since, which is for the clone to see. */
 	*ret = 0;
-	if (fork->state == FG_FORK_COPYING || fork->state == FG_FORK_TICKET)
+	if (fork->state != FG_FORK_WAITING)
 		return FG_NEXT_END;
 	if (!list_empty(&gate->released))
 		return FG_NEXT_AGAIN;
@@ -253,7 +254,8 @@ static u64 fg_fork_sleep(u64 ns)
  * With FG_POLLED_TICKET it does not sleep, and the place is kept.
  *
  * Context: the forking thread; may sleep.
- * Return: 0, -ENXIO (no gate any more), -ESTALE (it does not act for its slot
+ * Return: 0 (granted; a ticket may have expired since), -ENXIO (no gate any
+ * more), -ESTALE (it does not act for its slot
  * any more), -EDEADLK, -ETIMEDOUT, -EAGAIN (polled), or -ERESTARTNOINTR with
  * the place kept. After -ESTALE, -EDEADLK and -ETIMEDOUT the place is still
  * there.

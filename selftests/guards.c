@@ -61,6 +61,33 @@ static long poll_now(struct worker *worker)
 	return run(worker, job_poll_now, NULL);
 }
 
+static void handler_returns(int signo)
+{
+}
+
+/*
+ * A ticket can be granted, and expire, before the thread that sleeps for it runs
+ * again. That thread has no place any more that a signal could keep.
+ */
+TEST_F(forced, a_ticket_expires_before_its_holder_runs)
+{
+	handle(handler_returns, 0);
+	ASSERT_EQ(0, change_policy(ticket_hold, NSEC_PER_MSEC));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
+	ASSERT_TRUE(prepare_waits(&self->forker, MEMORY, 1));
+	ASSERT_EQ(0, step("woken", "hold"));
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(MEMORY)));
+	ASSERT_TRUE(held("woken"));
+	ASSERT_TRUE(wait_until(gate_state().expired == 1));
+	ASSERT_EQ(0, interrupt(&self->forker));
+	ASSERT_EQ(0, step("woken", "go"));
+	EXPECT_EQ(0, finish(&self->forker));
+	EXPECT_EQ(0, gate_state().forkers);
+	EXPECT_EQ(-ESTALE, run(&self->forker, job_release, NULL));
+	EXPECT_EQ(0, run_fork(&self->forker, &fork_memory));
+	EXPECT_EQ(0, gate.head->closed);
+}
+
 /*
  * Rule 5: a copy that goes ahead unsafe beside a ticket keeps out others than
  * the ticket's holder.
