@@ -1,36 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * bench - what sections and forks cost
+ * bench - what sections cost, next to what else a thread might do, and a
+ * fork-safe mutex next to libc's
  *
- * "bench sections" compares a section with what else a thread might do, and a
- * fork-safe mutex with libc's;
- * "bench forks THREADS" measures a fork next to that many idle threads. Built
- * twice, with the library and (PLAIN) without, to compare the forks of a gated
- * process with those of another. It must print nothing that it did not
- * measure, and each time is the best of several rounds: noise only adds.
+ * It must print nothing that it did not measure, and each time is the best of
+ * several rounds: noise only adds.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <error.h>
 #include <pthread.h>
-#include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#ifndef PLAIN
 #include <forkgate.h>
 #include <forksafe_mutex.h>
-#endif
 
 #define ROUNDS		9
 #define SECTIONS	10000000
-#define FORKS		40
 
 static double now(void)
 {
@@ -63,20 +51,6 @@ static double best(void (*round)(int count), int count)
 	return least;
 }
 
-static void fork_round(int count)
-{
-	pid_t pid;
-
-	while (count--) {
-		pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
-		if (!pid)
-			_exit(0);
-		if (pid < 0 || waitpid(pid, NULL, 0) != pid)
-			error(2, errno, "fork");
-	}
-}
-
-#ifndef PLAIN
 static void section_round(int count)
 {
 	while (count--) {
@@ -172,57 +146,22 @@ static void sections(void)
 		       best(row->round, SECTIONS));
 	mutexes();
 }
-#else
-static void sections(void)
+
+/* The C library's mutexes are faster in a program with one thread. */
+static void *sleeper(void *unused)
 {
-	error(2, 0, "built without the library");
-}
-#endif
-
-static pthread_barrier_t ready;
-
-static void *idle_thread(void *unused)
-{
-#ifndef PLAIN
-	int err = forkgate_enter(FORKGATE_MEMORY);
-
-	if (err)
-		error(2, err, "forkgate_enter");
-	forkgate_leave(FORKGATE_MEMORY);
-#endif
-	pthread_barrier_wait(&ready);
 	for (;;)
 		pause();
 	return NULL;
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-	bool forks = argc == 3 && !strcmp(argv[1], "forks");
-	int threads = forks ? atoi(argv[2]) : 1;
-	pthread_attr_t attr;
 	pthread_t thread;
-	int i;
 
-	if (!forks && (argc != 2 || strcmp(argv[1], "sections")))
-		error(2, 0, "usage: bench sections | bench forks THREADS");
-#ifndef PLAIN
-	errno = forks ? forkgate_init(FORKGATE_STRICT) : 0;
+	errno = pthread_create(&thread, NULL, sleeper, NULL);
 	if (errno)
-		error(2, errno, "forkgate_init");
-#endif
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, 64 << 10);
-	pthread_barrier_init(&ready, NULL, threads + 1);
-	for (i = 0; i < threads; i++) {
-		errno = pthread_create(&thread, &attr, idle_thread, NULL);
-		if (errno)
-			error(2, errno, "pthread_create");
-	}
-	pthread_barrier_wait(&ready);
-	if (forks)
-		printf("%.1f\n", best(fork_round, FORKS) / 1000);
-	else
-		sections();
+		error(2, errno, "pthread_create");
+	sections();
 	return 0;
 }
