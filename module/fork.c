@@ -255,10 +255,9 @@ static u64 fg_fork_sleep(u64 ns)
  *
  * Context: the forking thread; may sleep.
  * Return: 0 (granted; a ticket may have expired since), -ENXIO (no gate any
- * more), -ESTALE (it does not act for its slot
- * any more), -EDEADLK, -ETIMEDOUT, -EAGAIN (polled), or -ERESTARTNOINTR with
- * the place kept. After -ESTALE, -EDEADLK and -ETIMEDOUT the place is still
- * there.
+ * more), -ESTALE (it does not act for its slot any more), -EDEADLK,
+ * -ETIMEDOUT, -EAGAIN (polled), or -ERESTARTNOINTR with the place kept. After
+ * -ESTALE, -EDEADLK and -ETIMEDOUT the place is still there.
  */
 int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 end)
 {

@@ -373,13 +373,6 @@ static void handler_forks(int signo)
 	handler_child = raw_fork(CLONE_FILES, child_nothing);
 }
 
-static long job_leave_interrupted(void *arg)
-{
-	gate_uncount((uintptr_t)arg);
-	raise(SIGUSR1);
-	return gate_wake((uintptr_t)arg);
-}
-
 TEST_F(forced, fork_with_a_place_between_leaving_and_waking)
 {
 	handle(handler_forks, 0);

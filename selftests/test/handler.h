@@ -33,4 +33,12 @@ static inline long job_enter_interrupted(void *domains)
 	return gate_admit((uintptr_t)domains, 0);
 }
 
+/* job_leave_interrupted - the signal comes between the store (L1) and the call to wake (L3) */
+static inline long job_leave_interrupted(void *domains)
+{
+	gate_uncount((uintptr_t)domains);
+	raise(SIGUSR1);
+	return gate_wake((uintptr_t)domains);
+}
+
 #endif /* TEST_HANDLER_H */

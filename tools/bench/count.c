@@ -50,12 +50,15 @@ struct counts {
 	int64_t end;
 };
 
-static void reap(pid_t pid)
+/* In the parent, as soon as the call has returned */
+static void forked(pid_t pid, struct counts *counts)
 {
+	counts->call = now();
 	if (pid < 0)
 		error(2, errno, "fork");
 	if (waitpid(pid, NULL, 0) != pid)
 		error(2, errno, "waitpid");
+	counts->end = now();
 }
 
 static void raw_fork(struct counts *counts)
@@ -64,9 +67,7 @@ static void raw_fork(struct counts *counts)
 
 	if (!pid)
 		syscall(SYS_exit_group, 0);
-	counts->call = now();
-	reap(pid);
-	counts->end = now();
+	forked(pid, counts);
 }
 
 static void libc_fork(struct counts *counts)
@@ -75,9 +76,7 @@ static void libc_fork(struct counts *counts)
 
 	if (!pid)
 		_exit(0);
-	counts->call = now();
-	reap(pid);
-	counts->end = now();
+	forked(pid, counts);
 }
 
 static void libc_vfork(struct counts *counts)
@@ -86,9 +85,7 @@ static void libc_vfork(struct counts *counts)
 
 	if (!pid)
 		_exit(0);
-	counts->call = now();
-	reap(pid);
-	counts->end = now();
+	forked(pid, counts);
 }
 
 /* The program is not there: what an exec costs is the same for all. */
