@@ -5,6 +5,8 @@
  * section themselves, do not prolong it without end: once a newcomer has waited
  * through a grant, the next grants are only for those who were there.
  */
+#include <sys/resource.h>
+
 #include "test/harness.h"
 #include "test/step.h"
 #include "test/tracefs.h"
@@ -147,18 +149,35 @@ static int most_grants(char *line, pid_t tid, int *waits)
 	return most;
 }
 
+/* Return: 1 if it had to sleep for its entry, or an error */
+static long job_pass_slept(void *domains)
+{
+	struct rusage before, after;
+	long ret;
+
+	getrusage(RUSAGE_THREAD, &before);
+	ret = gate_enter((uintptr_t)domains);
+	getrusage(RUSAGE_THREAD, &after);
+	ret = ret ?: gate_leave((uintptr_t)domains);
+	return ret ?: after.ru_nvcsw > before.ru_nvcsw;
+}
+
 /* As many forkers as there are, and chance */
 TEST_F(starve, storm)
 {
-	int i, most, waits = 0;
+	int i, most, slept = 0, waits = 0;
+	long ret;
 
 	if (!trace_setup("forkgate"))
 		SKIP(return, NO_TRACEFS);
 	ASSERT_EQ(0, trace_event("forkgate"));
 	for (i = 0; i < FORKERS; i++)
 		start(&self->forker[i], job_fork_on, variant->how);
-	for (i = 0; i < 3 * ROUNDS; i++)
-		ASSERT_EQ(0, run(&self->newcomer, job_pass, ARG(MEMORY)));
+	for (i = 0; i < 3 * ROUNDS || (!slept && i < 1000 * ROUNDS); i++) {
+		ret = run(&self->newcomer, job_pass_slept, ARG(MEMORY));
+		ASSERT_LE(0, ret);
+		slept += ret;
+	}
 	WRITE_ONCE(stop, 1);
 	for (i = 0; i < FORKERS; i++)
 		EXPECT_EQ(0, finish(&self->forker[i]));
