@@ -139,6 +139,34 @@ static void fg_query(struct forkgate_query *query)
 		query->features |= FORKGATE_FEATURE_DEBUG;
 }
 
+static int fg_gate_do(struct fg_gate *gate, struct file *file, unsigned int nr,
+		      union fg_arg *arg, void __user *uarg)
+{
+	switch (nr) {
+	case _IOC_NR(FORKGATE_IOC_REGISTER):
+		return arg->reg.flags ? -EINVAL :
+					fg_thread_register(gate, &arg->reg);
+	case _IOC_NR(FORKGATE_IOC_UNREGISTER):
+		return fg_thread_unregister(gate);
+	case _IOC_NR(FORKGATE_IOC_ENTER):
+		return fg_do_enter(gate, &arg->enter, uarg);
+	case _IOC_NR(FORKGATE_IOC_LEAVE):
+		return fg_do_leave(gate, &arg->leave);
+	case _IOC_NR(FORKGATE_IOC_PREPARE):
+		return fg_do_prepare(gate, file, &arg->prepare, uarg);
+	case _IOC_NR(FORKGATE_IOC_RELEASE):
+		return fg_ticket_release(gate);
+	case _IOC_NR(FORKGATE_IOC_POLICY_GET):
+		fg_policy_get(gate, &arg->policy);
+		return 0;
+	case _IOC_NR(FORKGATE_IOC_POLICY_SET):
+		return fg_policy_set(gate, &arg->policy);
+	case _IOC_NR(FORKGATE_IOC_STATE):
+		return fg_state(gate, &arg->state);
+	}
+	return -ENOIOCTLCMD;
+}
+
 static int fg_gate_call(struct file *file, unsigned int nr, union fg_arg *arg,
 			void __user *uarg)
 {
@@ -147,40 +175,9 @@ static int fg_gate_call(struct file *file, unsigned int nr, union fg_arg *arg,
 
 	if (!gate)
 		return -ENXIO;
-
-	switch (nr) {
-	case _IOC_NR(FORKGATE_IOC_REGISTER):
-		ret = arg->reg.flags ? -EINVAL :
-				       fg_thread_register(gate, &arg->reg);
-		break;
-	case _IOC_NR(FORKGATE_IOC_UNREGISTER):
-		ret = fg_thread_unregister(gate);
-		break;
-	case _IOC_NR(FORKGATE_IOC_ENTER):
-		ret = fg_do_enter(gate, &arg->enter, uarg);
-		break;
-	case _IOC_NR(FORKGATE_IOC_LEAVE):
-		ret = fg_do_leave(gate, &arg->leave);
-		break;
-	case _IOC_NR(FORKGATE_IOC_PREPARE):
-		ret = fg_do_prepare(gate, file, &arg->prepare, uarg);
-		break;
-	case _IOC_NR(FORKGATE_IOC_RELEASE):
-		ret = fg_ticket_release(gate);
-		break;
-	case _IOC_NR(FORKGATE_IOC_POLICY_GET):
-		fg_policy_get(gate, &arg->policy);
-		ret = 0;
-		break;
-	case _IOC_NR(FORKGATE_IOC_POLICY_SET):
-		ret = fg_policy_set(gate, &arg->policy);
-		break;
-	case _IOC_NR(FORKGATE_IOC_STATE):
-		ret = fg_state(gate, &arg->state);
-		break;
-	default:
-		ret = -ENOIOCTLCMD;
-	}
+	ret = fg_unit_inherit(gate, GFP_KERNEL_ACCOUNT);
+	if (!ret)
+		ret = fg_gate_do(gate, file, nr, arg, uarg);
 	fg_gate_put(gate);
 	return ret;
 }
@@ -279,14 +276,24 @@ static loff_t fg_llseek(struct file *file, loff_t offset, int whence)
 	return FORKGATE_POSITION;
 }
 
+/*
+ * How many files are open. A mapping holds its file, so without one there is no
+ * gate, and hooks look no further. Forks do not write it (rule 13).
+ */
+atomic_t fg_nr_files = ATOMIC_INIT(0);
+
 static int fg_open(struct inode *inode, struct file *file)
 {
 	file->private_data = fg_file_alloc();
-	return file->private_data ? 0 : -ENOMEM;
+	if (!file->private_data)
+		return -ENOMEM;
+	atomic_inc(&fg_nr_files);
+	return 0;
 }
 
 static int fg_release(struct inode *inode, struct file *file)
 {
+	atomic_dec(&fg_nr_files);
 	fg_file_put(file->private_data);
 	return 0;
 }

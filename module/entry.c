@@ -12,21 +12,6 @@
 #include "trace.h"
 
 /**
- * fg_shared_slot - a slot as user space sees it
- * @gate: its gate, not dead; gate->lock is held
- * @nr: its number, with an owner
- *
- * Return: it. User space may write anything there at any time (rule 13).
- */
-struct forkgate_slot *fg_shared_slot(struct fg_gate *gate, int nr)
-{
-	lockdep_assert_held(&gate->lock);
-
-	return &gate->units[nr / FORKGATE_UNIT_SLOTS]
-			->shared->slots[nr % FORKGATE_UNIT_SLOTS];
-}
-
-/**
  * fg_depth_domains - the domains that a slot's depths are inside of
  * @slot: the slot
  *
@@ -310,6 +295,8 @@ void fg_release_blocked(struct fg_gate *gate)
 
 	lockdep_assert_held(&gate->lock);
 
+	if (!gate->nr_blocked)
+		return;
 	for (want = 1; want < FG_NR_NEEDS; want++)
 		fg_release_list(gate, FG_NESTED, want);
 	fg_release_newcomers(gate);
@@ -327,6 +314,8 @@ void fg_release_unbarred(struct fg_gate *gate)
 	u32 barred = fg_barred(gate, NULL), drained = fg_drained(gate, NULL);
 	u32 want;
 
+	if (!gate->nr_blocked)
+		return;
 	for (want = 1; want < FG_NR_NEEDS; want++) {
 		if (want & barred)
 			continue;
@@ -349,6 +338,8 @@ bool fg_any_blocked(struct fg_gate *gate, u32 rank)
 
 	lockdep_assert_held(&gate->lock);
 
+	if (!gate->nr_blocked)
+		return false;
 	for (want = 1; want < FG_NR_NEEDS; want++)
 		if (!list_empty(&gate->blocked[rank][want]))
 			return true;

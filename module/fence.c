@@ -60,66 +60,56 @@ static bool fg_fence_needed(int cpu, void *unused)
 	return !fg_cpu_lazy(cpu);
 }
 
-/* The domains that wait for a fence, once all units say so; lock held. */
-static u32 fg_unfenced(struct fg_gate *gate)
+/* May another CPU run the calling process? */
+static bool fg_fence_others(void)
 {
-	u32 domains = 0;
+	return atomic_read(&current->mm->mm_users) > 1 &&
+	       cpumask_any_but(fg_mm_cpus(current->mm), raw_smp_processor_id()) <
+	       nr_cpu_ids;
+}
+
+/*
+ * F3: domains that were closed before a fence are to be scanned, unless the gate
+ * has opened, and perhaps closed again, meanwhile.
+ */
+static void fg_fenced(struct fg_gate *gate, u32 domains, u64 opening)
+{
+	unsigned long irq;
 	int d;
 
-	lockdep_assert_held(&gate->lock);
-
-	if (gate->published < gate->nr_units)
-		return 0;
-	for (d = 0; d < FG_NR_DOMAINS; d++)
-		if (gate->domains[d].state == FG_DOMAIN_FENCING)
-			domains |= BIT(d);
-	return domains;
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	for (d = 0; d < FG_NR_DOMAINS; d++) {
+		if (opening != gate->openings || !(domains & BIT(d)) ||
+		    gate->domains[d].state != FG_DOMAIN_FENCING)
+			continue;
+		gate->domains[d].state = FG_DOMAIN_SCANNING;
+		gate->domains[d].cursor = 0;
+	}
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
 }
 
 /**
  * fg_fence - F3: from here on a scan misses no thread (rule 2)
  * @gate: the gate of the calling process
+ * @domains: what fg_phase_unfenced() has said
+ * @opening: gate->openings then
  *
- * Domains that were closed before the fence began go on to be scanned, unless
- * the gate opened, and perhaps closed again, meanwhile.
- *
- * Context: may sleep, until a signal comes; the caller looks again then.
+ * Context: may sleep, while another thread fences or until a signal comes; the
+ * caller looks again afterwards.
  */
-void fg_fence(struct fg_gate *gate)
+void fg_fence(struct fg_gate *gate, u32 domains, u64 opening)
 {
-	unsigned long irq;
-	u64 opening;
-	u32 domains;
-	int d;
-
-	if (mutex_lock_interruptible(&gate->fence_mutex))
+	if (!mutex_trylock(&gate->fence_mutex)) {
+		if (!mutex_lock_interruptible(&gate->fence_mutex))
+			mutex_unlock(&gate->fence_mutex);
 		return;
-
-	raw_spin_lock_irqsave(&gate->lock, irq);
-	opening = gate->openings;
-	domains = fg_unfenced(gate);
-	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	if (!domains)
-		goto out;
-
+	}
 	smp_mb();	/* (a) */
-	if (atomic_read(&current->mm->mm_users) > 1) {
+	if (fg_fence_others()) {
 		on_each_cpu_cond_mask(fg_fence_needed, fg_fence_cpu, current->mm,
 				      true, fg_mm_cpus(current->mm));
 		smp_mb();	/* (b), for this CPU and for those left alone */
 	}
-
-	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (opening == gate->openings) {
-		for (d = 0; d < FG_NR_DOMAINS; d++) {
-			if (!(domains & BIT(d)) ||
-			    gate->domains[d].state != FG_DOMAIN_FENCING)
-				continue;
-			gate->domains[d].state = FG_DOMAIN_SCANNING;
-			gate->domains[d].cursor = 0;
-		}
-	}
-	raw_spin_unlock_irqrestore(&gate->lock, irq);
-out:
+	fg_fenced(gate, domains, opening);
 	mutex_unlock(&gate->fence_mutex);
 }

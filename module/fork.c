@@ -8,6 +8,7 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/module.h>
 #include <linux/ptrace.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task_stack.h>
@@ -17,23 +18,6 @@
 
 /* Rule 11: an expired ticket, or a failed prepare, matters for so many holds */
 #define FG_PAST_HOLDS	10
-
-/**
- * fg_outcome - tell a thread how its clone or prepare has ended
- * @gate: its gate
- * @thr: the thread
- * @outcome: FORKGATE_OUTCOME_*
- */
-void fg_outcome(struct fg_gate *gate, struct fg_thread *thr, u32 outcome)
-{
-	struct fg_slot *slot = thr->slot;
-	unsigned long irq;
-
-	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (!gate->dead && fg_thread_acts(thr) && slot->nr != FG_NO_SLOT)
-		WRITE_ONCE(fg_shared_slot(gate, slot->nr)->outcome, outcome);
-	raw_spin_unlock_irqrestore(&gate->lock, irq);
-}
 
 /**
  * fg_fork_past - what a thread's last prepare means now
@@ -74,17 +58,22 @@ void fg_fork_leave_past(struct fg_gate *gate, struct fg_fork *fork,
  * has not. Without what it has slept already, a wait that loses its place, or
  * whose handler forks, would never time out. A handler may not return, so this
  * is forgotten after a while.
+ *
+ * Return: the time, ns.
  */
-void fg_fork_resume(struct fg_fork *fork)
+u64 fg_fork_resume(struct fg_fork *fork)
 {
+	u64 now = ktime_get_ns();
+
 	fork->slept = 0;
-	fork->since = ktime_get_ns();
+	fork->since = now;
 	if (fork->left_at == user_stack_pointer(current_pt_regs()) &&
-	    fork->since < fork->left_until) {
+	    now < fork->left_until) {
 		fork->slept = fork->left_slept;
 		fork->since = fork->left_since;
 		fork->left_at = 0;
 	}
+	return now;
 }
 
 /**
@@ -192,6 +181,13 @@ static enum fg_next fg_fork_rest(struct fg_gate *gate, struct fg_thread *thr,
 	return FG_NEXT_SLEEP;
 }
 
+/* Is it this forker's turn to bring the phase on? gate->lock is held. */
+static bool fg_fork_advances(struct fg_gate *gate, struct fg_thread *thr)
+{
+	return thr->fork.state == FG_FORK_WAITING && fg_phase_unready(gate) &&
+	       !fg_fork_queued(gate, thr) && list_empty(&gate->released);
+}
+
 /*
  * F4, F5: look whether the wait is over, and otherwise what comes next;
  * gate->lock is held. @ret is what fg_fork_wait() returns at FG_NEXT_END, @left
@@ -209,6 +205,13 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 	*ret = -ESTALE;
 	if (!fg_thread_acts(thr))
 		return FG_NEXT_END;
+	if (fg_fork_advances(gate, thr) && !signal_pending(current)) {
+		if (fg_phase_step(gate)) {
+			if (!fg_phase_alone(gate))
+				fg_phase_run(gate);
+			return FG_NEXT_FENCE;
+		}
+	}
 	fg_phase_run(gate);
 	/* Granted; a ticket may have expired since, which is for the clone to see. */
 	*ret = 0;
@@ -227,8 +230,8 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 		}
 		return FG_NEXT_END;
 	}
-	if (!fg_fork_queued(gate, thr) && fg_phase_unready(gate))
-		return fg_phase_step(gate) ? FG_NEXT_FENCE : FG_NEXT_AGAIN;
+	if (fg_fork_advances(gate, thr))
+		return FG_NEXT_AGAIN;
 
 	return fg_fork_rest(gate, thr, end, ret, left);
 }
@@ -263,8 +266,9 @@ int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 end)
 {
 	struct fg_fork *fork = &thr->fork;
 	enum fg_next next;
+	u64 ns = 0, opening;
 	unsigned long irq;
-	u64 ns = 0;
+	u32 unfenced;
 	int ret;
 
 	fg_step(FG_STEP_CLOSE);
@@ -276,6 +280,8 @@ int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 end)
 		/* F5: pairs with wake_up_process() in fg_phase_wake() */
 		if (next == FG_NEXT_SLEEP)
 			set_current_state(TASK_INTERRUPTIBLE);
+		unfenced = next == FG_NEXT_FENCE ? fg_phase_unfenced(gate) : 0;
+		opening = gate->openings;
 		raw_spin_unlock_irqrestore(&gate->lock, irq);
 
 		if (next == FG_NEXT_SLEEP) {
@@ -284,7 +290,7 @@ int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 end)
 		}
 		fg_settle(gate);
 		if (next == FG_NEXT_FENCE) {
-			fg_fence(gate);
+			fg_fence(gate, unfenced, opening);
 			fg_step(FG_STEP_FENCE);
 		}
 		if (next != FG_NEXT_END)
@@ -373,6 +379,7 @@ static void fg_fork_unsafe(struct fg_gate *gate, struct fg_clone *clone)
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	fg_count(gate, FG_EVENT_UNSAFE);
+	fg_count(gate, FG_EVENT_FORK);
 	fg_fork_leave_past(gate, &thr->fork, FG_PAST_UNSAFE);
 	if (thr->fork.state == FG_FORK_WAITING)
 		fg_phase_force(gate, thr);
@@ -388,7 +395,8 @@ static void fg_fork_unsafe(struct fg_gate *gate, struct fg_clone *clone)
 }
 
 /* The place of a clone that comes without a ticket; gate->lock is held. */
-static void fg_fork_start(struct fg_gate *gate, struct fg_thread *thr, u32 need)
+static void fg_fork_start(struct fg_gate *gate, struct fg_thread *thr, u32 need,
+			  u64 now)
 {
 	struct fg_fork *fork = &thr->fork;
 
@@ -411,7 +419,7 @@ static void fg_fork_start(struct fg_gate *gate, struct fg_thread *thr, u32 need)
 		fork->patience = gate->policy.patience;
 		break;
 	}
-	fg_phase_join(gate, thr);
+	fg_phase_join(gate, thr, now);
 }
 
 /*
@@ -436,6 +444,19 @@ static void fg_fork_go_on(struct fg_gate *gate, struct fg_thread *thr, u32 need)
 }
 
 /*
+ * Does the thread try, to prepare only if it has to (rule 11)? gate->lock is
+ * held. User space decides about no other clone than its own.
+ */
+static bool fg_fork_tries(struct fg_gate *gate, struct fg_clone *clone)
+{
+	struct fg_thread *thr = clone->thr;
+	u32 kind = clone->need & FORKGATE_MEMORY ?: FORKGATE_FILES;
+
+	return thr->slot->nr != FG_NO_SLOT && fg_thread_acts(thr) &&
+	       (READ_ONCE(fg_shared_slot(gate, thr->slot->nr)->tries) & kind);
+}
+
+/*
  * A clone's wait has ended without a grant. Return: 0 to copy all the same, or
  * the clone's error.
  */
@@ -446,8 +467,9 @@ static int fg_fork_refuse(struct fg_gate *gate, struct fg_clone *clone,
 	unsigned long irq;
 	u32 outcome;
 
-	/* Prepared, and too late: to be prepared again */
-	if (past == FG_PAST_PREPARED && why == -ETIMEDOUT)
+	/* Not prepared yet, or too late: to be prepared (again) */
+	if (past != FG_PAST_UNSAFE &&
+	    (clone->tries || (past == FG_PAST_PREPARED && why == -ETIMEDOUT)))
 		outcome = FORKGATE_OUTCOME_EXPIRED;
 	else if (past == FG_PAST_UNSAFE ||
 		 fg_fork_failed(gate, thr, why, true, false))
@@ -466,43 +488,45 @@ static int fg_fork_refuse(struct fg_gate *gate, struct fg_clone *clone,
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	thr->fork.past = FG_PAST_NONE;
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	return why == -EDEADLK ? why : -EAGAIN;
+	return outcome == FORKGATE_OUTCOME_DEADLK ? -EDEADLK : -EAGAIN;
 }
 
-/* A clone waits. Return: 0 to copy, -ESTALE, or the clone's error. */
-static int fg_fork_enter(struct fg_gate *gate, struct fg_clone *clone)
+/* The clone of a thread starts, or goes on with the place or ticket that it has. */
+static void fg_fork_enter(struct fg_gate *gate, struct fg_clone *clone)
 {
 	struct fg_thread *thr = clone->thr;
 	struct fg_fork *fork = &thr->fork;
-	unsigned long irq;
-	enum fg_past past;
-	int ret;
+	u64 now;
 
-	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (gate->dead) {
-		raw_spin_unlock_irqrestore(&gate->lock, irq);
-		return -ESTALE;
-	}
-	fg_fork_resume(fork);
+	lockdep_assert_held(&gate->lock);
+
+	now = fg_fork_resume(fork);
 	fork->past = fg_fork_past(fork);
 	fg_fork_other(gate, thr, clone->need, FG_CLONE);
 	if (fork->state == FG_FORK_NONE)
-		fg_fork_start(gate, thr, clone->need);
+		fg_fork_start(gate, thr, clone->need, now);
 	else
 		fg_fork_go_on(gate, thr, clone->need);
 	fg_fork_unpoll(fork);
-	past = fork->past;
-	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	clone->tries = fork->past != FG_PAST_PREPARED &&
+		       fg_fork_tries(gate, clone);
+	if (clone->tries)
+		fork->limit = 0;
+}
 
-	ret = fg_fork_wait(gate, thr, FORKGATE_FOREVER);
+/* A clone waits. Return: 0 to copy, -ESTALE, or the clone's error. */
+static int fg_fork_pass(struct fg_gate *gate, struct fg_clone *clone,
+			enum fg_past past)
+{
+	int ret = fg_fork_wait(gate, clone->thr, FORKGATE_FOREVER);
+
 	switch (ret) {
 	case 0:
-		fg_outcome(gate, thr, FORKGATE_OUTCOME_GRANTED);
 		fg_step(FG_STEP_GRANT);
 		return 0;
 	case -ENXIO:	/* look whether there is another gate by now */
 	case -ESTALE:
-		fg_fork_drop(gate, thr);
+		fg_fork_drop(gate, clone->thr);
 		return -ESTALE;
 	case -ERESTARTNOINTR:
 		return ret;
@@ -510,7 +534,16 @@ static int fg_fork_enter(struct fg_gate *gate, struct fg_clone *clone)
 	return fg_fork_refuse(gate, clone, past, ret);
 }
 
-static void fg_fork_cleanup(struct fg_clone *clone)
+/*
+ * A clone that was counted is not under way any more; gate->lock is held.
+ * Return: whether the module has to be put, for gate->pinned.
+ */
+static bool fg_fork_uncount(struct fg_gate *gate)
+{
+	return !--gate->clones && gate->pinned;
+}
+
+static void fg_fork_cleanup(struct fg_clone *clone, bool pinned)
 {
 	struct fg_gate *gate = fg_thread_gate(clone->thr);
 
@@ -520,9 +553,9 @@ static void fg_fork_cleanup(struct fg_clone *clone)
 		fg_thread_put(clone->stand_in);
 	fg_thread_put(clone->thr);
 	fg_gate_put(gate);
-	clone->thr = NULL;
-	clone->child = NULL;
-	clone->stand_in = NULL;
+	*clone = (struct fg_clone){};
+	if (pinned)
+		module_put(THIS_MODULE);
 }
 
 /* Rule 10, F1: all that the child needs. Return: 0 or -ENOMEM. */
@@ -541,17 +574,52 @@ static int fg_fork_allocate(struct fg_gate *gate, struct fg_clone *clone)
 	return 0;
 }
 
+/*
+ * The clone is counted, and waits if it copies something. Return: 0, -ESTALE or
+ * the clone's error, and then it is not counted.
+ */
+static int fg_fork_do(struct fg_gate *gate, struct fg_clone *clone,
+		      bool *pinned)
+{
+	enum fg_past past;
+	unsigned long irq;
+	int ret = 0;
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	if (gate->dead) {
+		raw_spin_unlock_irqrestore(&gate->lock, irq);
+		return -ESTALE;
+	}
+	gate->clones++;
+	if (clone->need)
+		fg_fork_enter(gate, clone);
+	else
+		fg_count(gate, FG_EVENT_FORK);
+	past = clone->thr->fork.past;
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	if (clone->need)
+		ret = fg_fork_pass(gate, clone, past);
+	if (!ret)
+		return 0;
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	*pinned = fg_fork_uncount(gate);
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	return ret;
+}
+
 static int fg_fork_try(u64 clone_flags, struct fg_clone *clone)
 {
 	struct fg_gate *gate = fg_gate_get(current->mm);
 	struct fg_thread *thr;
-	unsigned long irq;
+	bool pinned = false;
 	int ret;
 
 	if (!gate)
 		return 0;
 	fg_step(FG_STEP_BEGIN);
-	thr = fg_thread_get(gate);
+	ret = fg_unit_inherit(gate, GFP_KERNEL_ACCOUNT);
+	thr = ret ? ERR_PTR(ret) : fg_thread_get(gate);
 	if (IS_ERR(thr)) {
 		fg_gate_put(gate);
 		return PTR_ERR(thr) == -ENXIO ? -ESTALE : PTR_ERR(thr);
@@ -563,22 +631,15 @@ static int fg_fork_try(u64 clone_flags, struct fg_clone *clone)
 	clone->need = (clone_flags & CLONE_VM ? 0 : FORKGATE_MEMORY) |
 		      (clone_flags & CLONE_FILES ? 0 : FORKGATE_FILES);
 	ret = fg_fork_allocate(gate, clone);
-	if (ret && clone->need)
+	if (!ret)
+		ret = fg_fork_do(gate, clone, &pinned);
+	else if (clone->need)
 		fg_fork_drop(gate, thr);
-	else if (!ret && clone->need)
-		ret = fg_fork_enter(gate, clone);
-	if (ret) {
-		fg_fork_cleanup(clone);
-		return ret;
-	}
-
-	raw_spin_lock_irqsave(&gate->lock, irq);
-	fg_count(gate, FG_EVENT_FORK);
-	if (clone->stand_in)
-		fg_thread_depths(thr, clone->depth);
-	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	thr->clone = clone;
-	return 0;
+	if (ret)
+		fg_fork_cleanup(clone, pinned);
+	else
+		thr->clone = clone;
+	return ret;
 }
 
 /**
@@ -597,31 +658,36 @@ int fg_fork_begin(u64 clone_flags, struct fg_clone *clone)
 	int ret;
 
 	*clone = (struct fg_clone){};
-	do {
+	for (;;) {
 		ret = fg_fork_try(clone_flags, clone);
+		if (ret != -ESTALE)
+			return ret;
 		/* The gate ended, or a parent went on: look again, from scratch */
-		if (ret == -ESTALE && signal_pending(current))
+		if (signal_pending(current))
 			return -ERESTARTNOINTR;
 		cond_resched();
-	} while (ret == -ESTALE);
-	return ret;
+	}
 }
 
 /**
  * fg_fork_copied - F6 ahead of time: the copy is complete, the clone is not
- * @thr: the forker
+ * @clone: the clone
+ * @child: the child, not running yet
  *
  * Rule 2: for clones that return much later, as a vfork, or one that stops for
  * a tracer.
  *
  * Context: the cloning thread, preemption off.
  */
-void fg_fork_copied(struct fg_thread *thr)
+void fg_fork_copied(struct fg_clone *clone, struct task_struct *child)
 {
+	struct fg_thread *thr = clone->thr;
 	struct fg_gate *gate = fg_thread_gate(thr);
 	unsigned long irq;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
+	if (clone->stand_in)
+		fg_thread_stand_in(clone, child);
 	if (thr->fork.state == FG_FORK_COPYING) {
 		fg_phase_leave(gate, thr);
 		fg_phase_run(gate);
@@ -642,12 +708,13 @@ void fg_fork_end(struct fg_clone *clone, long ret)
 	struct fg_thread *thr = clone->thr;
 	struct fg_gate *gate = fg_thread_gate(thr);
 	unsigned long irq;
+	bool pinned;
 
 	fg_step(FG_STEP_COPIED);
 	thr->clone = NULL;
+	raw_spin_lock_irqsave(&gate->lock, irq);
 	if (clone->stand_in)
 		fg_thread_resume(clone);
-	raw_spin_lock_irqsave(&gate->lock, irq);
 	if (thr->fork.state == FG_FORK_COPYING) {
 		/* A signal after the grant: to be granted again */
 		if (ret == -ERESTARTNOINTR)
@@ -658,7 +725,8 @@ void fg_fork_end(struct fg_clone *clone, long ret)
 	fg_phase_run(gate);
 	if (clone->need && ret != -ERESTARTNOINTR)
 		thr->fork.past = FG_PAST_NONE;
+	pinned = fg_fork_uncount(gate);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	fg_settle(gate);
-	fg_fork_cleanup(clone);
+	fg_fork_cleanup(clone, pinned);
 }

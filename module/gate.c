@@ -103,20 +103,9 @@
 #define FG_GATES_BITS	12
 static struct fg_table_bucket fg_gates[1 << FG_GATES_BITS];
 
-/* How many are mapped: most forks of a machine without any look no further. */
-atomic_t fg_nr_gates = ATOMIC_INIT(0);
-
 static struct fg_table_bucket *fg_gate_bucket(const struct mm_struct *mm)
 {
 	return fg_table_bucket(fg_gates, FG_GATES_BITS, mm);
-}
-
-/**
- * fg_gates_init - make the table of gates
- */
-void __init fg_gates_init(void)
-{
-	fg_table_init(fg_gates, FG_GATES_BITS);
 }
 
 /**
@@ -176,6 +165,65 @@ void fg_gates_for_each(void (*fn)(struct fg_gate *gate, void *arg), void *arg)
 	}
 }
 
+static struct kmem_cache *fg_gate_cache;
+
+static void fg_crowd_construct(struct fg_crowd *crowd)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(crowd->waiting); i++)
+		INIT_LIST_HEAD(&crowd->waiting[i]);
+}
+
+/* What a gate has when it is freed, too: no thread waits at it. */
+static void fg_gate_construct(void *object)
+{
+	struct fg_gate *gate = object;
+	int rank, want;
+
+	raw_spin_lock_init(&gate->lock);
+	mutex_init(&gate->fence_mutex);
+	timerqueue_init_head(&gate->deadlines);
+	INIT_LIST_HEAD(&gate->threads);
+	INIT_LIST_HEAD(&gate->forkers);
+	INIT_LIST_HEAD(&gate->released);
+	INIT_LIST_HEAD(&gate->notify);
+	for (rank = 0; rank < FG_NR_RANKS; rank++)
+		for (want = 0; want < FG_NR_NEEDS; want++)
+			INIT_LIST_HEAD(&gate->blocked[rank][want]);
+	fg_crowd_construct(&gate->phase);
+	fg_crowd_construct(&gate->queue);
+}
+
+/**
+ * fg_gates_init - make the table of gates
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int __init fg_gates_init(void)
+{
+	fg_table_init(fg_gates, FG_GATES_BITS);
+	fg_gate_cache = kmem_cache_create("forkgate_gate",
+					  sizeof(struct fg_gate), 0, 0,
+					  fg_gate_construct);
+	return fg_gate_cache ? 0 : -ENOMEM;
+}
+
+/**
+ * fg_gates_exit - free what fg_gates_init() has made
+ *
+ * Context: no gate is left, and rcu_barrier() has been called.
+ */
+void fg_gates_exit(void)
+{
+	kmem_cache_destroy(fg_gate_cache);
+}
+
+static void fg_gate_free(struct rcu_head *rcu)
+{
+	kmem_cache_free(fg_gate_cache, container_of(rcu, struct fg_gate, rcu));
+}
+
 /**
  * fg_gate_put - drop a reference
  * @gate: a referenced gate
@@ -185,54 +233,28 @@ void fg_gates_for_each(void (*fn)(struct fg_gate *gate, void *arg), void *arg)
 void fg_gate_put(struct fg_gate *gate)
 {
 	if (refcount_dec_and_test(&gate->ref))
-		kfree_rcu(gate, rcu);
-}
-
-static void fg_crowd_init(struct fg_crowd *crowd)
-{
-	int need, kind;
-
-	for (need = 0; need < FG_NR_NEEDS; need++)
-		for (kind = 0; kind < FG_NR_KINDS; kind++)
-			INIT_LIST_HEAD(&crowd->waiting[need][kind]);
+		call_rcu(&gate->rcu, fg_gate_free);
 }
 
 /**
- * fg_gate_alloc - a gate with an empty unit, without an address space
+ * fg_gate_alloc - a gate without units, without an address space
  * @gfp: how to allocate
  *
  * Return: it, with one reference, or NULL.
  */
 struct fg_gate *fg_gate_alloc(gfp_t gfp)
 {
-	struct fg_gate *gate = kzalloc(sizeof(*gate), gfp);
-	int rank, want;
+	struct fg_gate *gate = kmem_cache_alloc(fg_gate_cache, gfp);
 
 	if (!gate)
 		return NULL;
-	gate->unit = fg_unit_alloc(0, gfp);
-	if (!gate->unit) {
-		kfree(gate);
-		return NULL;
-	}
-	gate->units = &gate->unit;
-	gate->nr_units = 1;
-	gate->max_units = 1;
-
+	memset_after(&gate->phase, 0, waiting);
+	memset_after(&gate->queue, 0, waiting);
+	memset_after(gate, 0, queue);
 	refcount_set(&gate->ref, 1);
-	raw_spin_lock_init(&gate->lock);
-	INIT_LIST_HEAD(&gate->threads);
-	INIT_LIST_HEAD(&gate->forkers);
-	INIT_LIST_HEAD(&gate->released);
-	INIT_LIST_HEAD(&gate->notify);
-	for (rank = 0; rank < FG_NR_RANKS; rank++)
-		for (want = 0; want < FG_NR_NEEDS; want++)
-			INIT_LIST_HEAD(&gate->blocked[rank][want]);
-	fg_crowd_init(&gate->phase);
-	fg_crowd_init(&gate->queue);
-	timerqueue_init_head(&gate->deadlines);
 	timer_setup(&gate->timer, fg_timer, 0);
-	mutex_init(&gate->fence_mutex);
+	gate->units = &gate->unit;
+	gate->max_units = 1;
 	ratelimit_default_init(&gate->messages);
 	ratelimit_set_flags(&gate->messages, RATELIMIT_MSG_ON_RELEASE);
 	/* Rule 8: until told otherwise */
@@ -250,8 +272,11 @@ struct fg_gate *fg_gate_alloc(gfp_t gfp)
  * @parent: its gate
  * @gfp: how to allocate
  *
- * It is open, has no forkers, and the forker's slot with its nesting (rule 3) at
- * the same place, if the forker has one.
+ * It is open, has no forkers, and the forker's slot at the same place, if the
+ * forker has one. Its unit is there if the forker is inside a section, so that
+ * the child goes on with it (rule 3). An idle slot inherits its number alone:
+ * most children exec or exit without one section. Their first touch of the slot
+ * is a page fault, like their first write to any other page of their parent's.
  *
  * Return: it, with one reference and no address space yet, or NULL.
  */
@@ -259,37 +284,31 @@ struct fg_gate *fg_gate_copy(struct fg_thread *thr, struct fg_gate *parent,
 			     gfp_t gfp)
 {
 	struct fg_gate *gate = fg_gate_alloc(gfp);
-	struct forkgate_slot image;
-	struct fg_unit *unit;
+	u32 inside = 0;
 	unsigned long irq;
 	int nr = FG_NO_SLOT;
-	u32 index, bit;
 
 	if (!gate)
 		return NULL;
-	raw_spin_lock_irqsave(&parent->lock, irq);
-	if (thr && !parent->dead && fg_thread_acts(thr))
-		nr = thr->slot->nr;
-	if (nr != FG_NO_SLOT)
-		image = *fg_shared_slot(parent, nr);
-	raw_spin_unlock_irqrestore(&parent->lock, irq);
+	if (thr) {
+		raw_spin_lock_irqsave(&parent->lock, irq);
+		if (!parent->dead && fg_thread_acts(thr)) {
+			nr = thr->slot->nr;
+			inside = fg_thread_inside(thr);
+		}
+		raw_spin_unlock_irqrestore(&parent->lock, irq);
+	}
 	if (nr == FG_NO_SLOT)
 		return gate;
 
-	index = nr / FORKGATE_UNIT_SLOTS;
-	bit = nr % FORKGATE_UNIT_SLOTS;
-	if (index && fg_unit_add(gate, index, gfp))
-		goto fail;
 	gate->heir = fg_thread_alloc(gate, NULL, gfp);
 	if (!gate->heir)
 		goto fail;
-	unit = gate->units[index];
-	image.outcome = FORKGATE_OUTCOME_NONE;
-	unit->shared->slots[bit] = image;
-	unit->slots[bit] = gate->heir->slot;
-	unit->used = BIT_ULL(bit);
-	gate->heir->slot->nr = nr;
+	gate->inherits = gate->heir->slot;
+	gate->inherited = nr;
 	gate->nr_threads = 1;
+	if (inside && fg_unit_inherit(gate, gfp))
+		goto fail;
 	return gate;
 
 fail:
@@ -323,7 +342,6 @@ void fg_gate_attach(struct fg_gate *gate, struct mm_struct *mm)
 {
 	gate->mm = mm;
 	gate->vmas = 1;
-	atomic_inc(&fg_nr_gates);
 	fg_table_add(fg_gate_bucket(mm), &gate->hash);
 }
 
@@ -336,7 +354,6 @@ void fg_gate_attach(struct fg_gate *gate, struct mm_struct *mm)
 void fg_gate_detach(struct fg_gate *gate)
 {
 	fg_table_del(fg_gate_bucket(gate->mm), &gate->hash);
-	atomic_dec(&fg_nr_gates);
 	fg_gate_discard(gate);
 }
 

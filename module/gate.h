@@ -8,7 +8,8 @@
  *
  * Objects and references:
  *
- *	fg_thread -> fg_slot -> fg_gate		counted, for life
+ *	fg_thread -> fg_gate			counted, for life, unless it has a
+ *						parent, which has one
  *	fg_thread -> fg_thread (parent)		counted, for life
  *	fg_fork   -> fg_file			counted, while polled for
  *	fg_slot   -> fg_thread (owner, actor)	cleared when the thread is
@@ -219,6 +220,7 @@ struct fg_entry {
  * @thr: the forker, a reference
  * @flags: of the clone
  * @need: domains it copies
+ * @tries: it must not wait, because its caller has not prepared yet
  * @child: the gate made for the child, until the child's mapping takes it
  * @stand_in: a vfork child's fg_thread, a reference
  * @depth: of the parent's slot, before a vfork
@@ -227,54 +229,14 @@ struct fg_clone {
 	struct fg_thread *thr;
 	u64 flags;
 	u32 need;
+	bool tries;
 	struct fg_gate *child;
 	struct fg_thread *stand_in;
 	u32 depth[FG_NR_DOMAINS];
 };
 
 /**
- * struct fg_thread - a task of a gated process
- * @ref: one for being linked, one for every call in progress
- * @rcu: freed after a grace period, the table is read under RCU
- * @hash: in the table of threads, by @task, while linked
- * @task: the thread. Not a reference: the exit hook unlinks first
- * @pid: for blame, a reference
- * @slot: where it counts, a reference, for life; a vfork child's is its
- *	parent's
- * @parent: for whom it stands as a vfork child, a reference, for life; or NULL
- * @child: who stands for it, while its vfork lasts; only ever compared; under
- *	gate->lock
- * @nest: how many parents it has
- * @survives: its parent was killed, and the slot is not its own; under
- *	gate->lock
- * @node: in gate->threads while linked; under gate->lock
- * @fork: this thread as a forker
- * @clone: its clone between grant and return; of the thread itself, in which
- *	vm_ops->open and the fork hook run
- *
- * Born by registration or by the first clone of an unregistered thread (or, for
- * a child, by its parent's clone); unlinked by unregistration, exit, exec or
- * the end of the gate, whichever is first.
- */
-struct fg_thread {
-	refcount_t ref;
-	struct rcu_head rcu;
-	struct hlist_node hash;
-	struct task_struct *task;
-	struct pid *pid;
-	struct fg_slot *slot;
-	struct fg_thread *parent;
-	const struct fg_thread *child;
-	u32 nest;
-	bool survives;
-	struct list_head node;
-	struct fg_fork fork;
-	struct fg_clone *clone;
-};
-
-/**
  * struct fg_slot - the kernel's side of a slot
- * @ref: one for each fg_thread that counts, or counted, here
  * @gate: a reference, for life
  * @nr: number of the slot, FG_NO_SLOT before registration and after the owner
  * @owner: the thread it belongs to; who goes takes it along
@@ -286,10 +248,10 @@ struct fg_thread {
  * @counted: domains in which the gate has counted it inside
  * @opening: gate->openings when @counted was true
  *
- * All but the first two under gate->lock.
+ * All but the first under gate->lock. Part of the first owner's fg_thread, which
+ * those that count here hold as a parent, or as a parent's parent.
  */
 struct fg_slot {
-	refcount_t ref;
 	struct fg_gate *gate;
 	int nr;
 	struct fg_thread *owner;
@@ -297,6 +259,48 @@ struct fg_slot {
 	u32 survivors;
 	u32 counted;
 	u64 opening;
+};
+
+/**
+ * struct fg_thread - a task of a gated process
+ * @node: in gate->threads while linked; under gate->lock
+ * @fork: this thread as a forker
+ * @ref: one for being linked, one for every call in progress
+ * @rcu: freed after a grace period, the table is read under RCU
+ * @hash: in the table of threads, by @task, while linked
+ * @task: the thread. Not a reference: the exit hook unlinks first
+ * @pid: for blame, a reference
+ * @slot: where it counts, for life: @own, or, as a vfork child, its parent's
+ * @own: the slot of a thread without a parent
+ * @parent: for whom it stands as a vfork child, a reference, for life; or NULL
+ * @child: who stands for it, while its vfork lasts; only ever compared; under
+ *	gate->lock
+ * @nest: how many parents it has
+ * @survives: its parent was killed, and the slot is not its own; under
+ *	gate->lock
+ * @clone: its clone between grant and return; of the thread itself, in which
+ *	vm_ops->open and the fork hook run
+ *
+ * Born by registration or by the first clone of an unregistered thread (or, for
+ * a child, by its parent's clone); unlinked by unregistration, exit, exec or
+ * the end of the gate, whichever is first.
+ */
+struct fg_thread {
+	/* Constructed, see fg_thread_construct(), up to fork.deadline */
+	struct list_head node;
+	struct fg_fork fork;
+	refcount_t ref;
+	struct rcu_head rcu;
+	struct hlist_node hash;
+	struct task_struct *task;
+	struct pid *pid;
+	struct fg_slot *slot;
+	struct fg_slot own;
+	struct fg_thread *parent;
+	const struct fg_thread *child;
+	u32 nest;
+	bool survives;
+	struct fg_clone *clone;
 };
 
 /* A unit as user space sees it, which may write anything there at any time */
@@ -400,12 +404,14 @@ struct fg_domain {
 /**
  * struct fg_crowd - forkers of one phase; under gate->lock
  * @waiting: those that wait, by need and kind, in order of arrival
+ * @waits: a bit for each of these lists that is not empty, fg_wait_bit()
  * @nr: all of them, also the granted and those with a kept place
  * @drains: how many of them wait for each domain
  * @patience: ns, the longest of them
  */
 struct fg_crowd {
-	struct list_head waiting[FG_NR_NEEDS][FG_NR_KINDS];
+	struct list_head waiting[FG_NR_NEEDS * FG_NR_KINDS];
+	unsigned long waits;
 	u32 nr;
 	u32 drains[FG_NR_DOMAINS];
 	u64 patience;
@@ -428,65 +434,84 @@ enum fg_joining {
 
 /**
  * struct fg_gate - the gate of one address space
- * @ref: one for being mapped, one for every fg_slot, call and pending timer
+ * @lock: protects everything below that does not say otherwise
+ * @fence_mutex: see the lock order; protects nothing but its section
+ * @timer: runs when a place, a ticket or the patience ends
+ * @deadlines: ends of places and tickets
+ * @threads: linked threads
+ * @forkers: all forkers, for blame
+ * @blocked: entries that wait, by rank and domains
+ * @released: entries let go but not yet counted in. Nothing is granted and no
+ *	phase begins while there are any.
+ * @notify: forkers whose poll() has to be told
+ * @phase: the forkers of this phase
+ * @queue: the forkers of the next
+ * @ref: one for being mapped, one for every thread with a slot of its own, call
+ *	and pending timer
  * @rcu: freed after a grace period, the table is read under RCU
  * @hash: in the table of gates, by @mm, while mapped
  * @mm: whose gate it is. Not a reference: the mapping's end comes first
- * @lock: protects everything below that does not say otherwise
  * @vmas: mappings; the last one's end is the gate's
  * @dead: no mapping any more: no one waits here, nothing is promised
+ * @pinned: dead while clones were under way, for which the module is held
+ * @clones: clones under way that have been let through
  * @units: @nr_units pointers, of which the array has room for @max_units
  * @unit: the array of a gate with one unit
  * @nr_units: units below have been in use
  * @max_units: 1 or FORKGATE_UNITS
  * @free: no unit below has a free slot
  * @copy: FORKGATE_COPY_*, for the units' headers
- * @threads: linked threads
- * @nr_threads: slots with an owner
+ * @nr_threads: slots with an owner, @inherits included
  * @nr_blocked: entries in @blocked and @released
  * @heir: in a copied gate, the thread that its parent's clone made for it,
  *	until lifecycle.c says which task that is; a reference
+ * @inherits: in a copied gate, the slot of that thread, which is idle, until its
+ *	unit is there; or NULL
+ * @inherited: its number then
  * @closed: what the units' headers say, or will say
  * @published: units below have that
  * @openings: counts openings
  * @domains: the domains
  * @strict: this phase keeps newcomers of either domain out
  * @joining: who may join the phase
- * @phase: the forkers of this phase
- * @queue: the forkers of the next
  * @phase_nr: number of this phase
  * @order: counts arrivals
- * @forkers: all forkers, for blame
  * @nr_tickets: granted tickets: at most one
  * @nr_copies: copies in progress
  * @edges: waiting forkers by what they need and are inside of
  * @nr_polled: how many of them are polled for
  * @yield_at: ns, when the drain yields next
  * @closed_at: ns, when this phase began
- * @blocked: entries that wait, by rank and domains
- * @released: entries let go but not yet counted in. Nothing is granted and no
- *	phase begins while there are any.
  * @batch: counts releases of all of @blocked[i][j]
- * @notify: forkers whose poll() has to be told
- * @notified: the first of them once a pass of its file is known that tells it
+ * @notified: the first of @notify once a pass of its file is known that tells it
  * @notified_pass: that pass
- * @deadlines: ends of places and tickets
- * @timer: runs when one of these, or the patience, ends
- * @fence_mutex: see the lock order; protects nothing but its section
  * @policy: see forkgate(4)
  * @events: how often each happened
  * @messages: limits the messages about this gate
  * @report: one thing for the timer to log
  */
 struct fg_gate {
+	/* Constructed, see fg_gate_construct(), with the lists of the crowds */
+	raw_spinlock_t lock;
+	struct mutex fence_mutex;	/* one fence at a time */
+	struct timer_list timer;
+	struct timerqueue_head deadlines;
+	struct list_head threads;
+	struct list_head forkers;
+	struct list_head blocked[FG_NR_RANKS][FG_NR_NEEDS];
+	struct list_head released;
+	struct list_head notify;
+	struct fg_crowd phase;
+	struct fg_crowd queue;
+
 	refcount_t ref;
 	struct rcu_head rcu;
 	struct hlist_node hash;
 	struct mm_struct *mm;
-
-	raw_spinlock_t lock;
 	unsigned int vmas;
 	bool dead;
+	bool pinned;
+	u32 clones;
 
 	struct fg_unit **units;
 	struct fg_unit *unit;
@@ -495,10 +520,11 @@ struct fg_gate {
 	u32 free;
 	u32 copy;
 
-	struct list_head threads;
 	u32 nr_threads;
 	u32 nr_blocked;
 	struct fg_thread *heir;
+	struct fg_slot *inherits;
+	int inherited;
 
 	u32 closed;
 	u32 published;
@@ -506,27 +532,18 @@ struct fg_gate {
 	struct fg_domain domains[FG_NR_DOMAINS];
 	bool strict;
 	enum fg_joining joining;
-	struct fg_crowd phase;
-	struct fg_crowd queue;
 	u64 phase_nr;
 	u64 order;
-	struct list_head forkers;
 	u32 nr_tickets;
 	u32 nr_copies;
 	u32 edges[FG_NR_NEEDS * FG_NR_NEEDS];
 	u32 nr_polled;
 	u64 yield_at;
 	u64 closed_at;
-	struct list_head blocked[FG_NR_RANKS][FG_NR_NEEDS];
-	struct list_head released;
 	u64 batch[FG_NR_RANKS][FG_NR_NEEDS];
 
-	struct list_head notify;
 	const struct fg_thread *notified;
 	u32 notified_pass;
-	struct timerqueue_head deadlines;
-	struct timer_list timer;
-	struct mutex fence_mutex;	/* one fence at a time */
 	struct forkgate_policy policy;
 	u64 events[FG_NR_EVENTS];
 	struct ratelimit_state messages;
@@ -555,9 +572,8 @@ struct fg_file {
 };
 
 /* gate.c: gates and their lives */
-extern atomic_t fg_nr_gates;
-
-void fg_gates_init(void);
+int fg_gates_init(void);
+void fg_gates_exit(void);
 struct fg_gate *fg_gate_find_rcu(struct mm_struct *mm);
 struct fg_gate *fg_gate_get(struct mm_struct *mm);
 void fg_gate_put(struct fg_gate *gate);
@@ -572,30 +588,29 @@ void fg_gates_for_each(void (*fn)(struct fg_gate *gate, void *arg), void *arg);
 
 /* map.c: the memory shared with user space */
 struct vm_area_struct;
-struct fg_unit *fg_unit_alloc(u32 copy, gfp_t gfp);
 void fg_unit_free(struct fg_unit *unit);
 int fg_unit_add(struct fg_gate *gate, u32 index, gfp_t gfp);
+int fg_unit_inherit(struct fg_gate *gate, gfp_t gfp);
 int fg_map(struct vm_area_struct *vma);
 
 /* thread.c: threads and their slots */
-extern atomic_t fg_nr_threads;
-
-void fg_threads_init(void);
+int fg_threads_init(void);
+void fg_threads_exit(void);
 struct fg_thread *fg_thread_find(struct task_struct *task);
 struct fg_thread *fg_thread_get(struct fg_gate *gate);
 struct fg_thread *fg_thread_alloc(struct fg_gate *gate,
 				  struct fg_thread *parent, gfp_t gfp);
 void fg_thread_put(struct fg_thread *thr);
 void fg_thread_adopt(struct fg_thread *heir, struct task_struct *task);
-void fg_thread_stand_in(struct fg_thread *child, struct task_struct *task);
-void fg_thread_depths(struct fg_thread *thr, u32 *depth);
+void fg_thread_stand_in(struct fg_clone *clone, struct task_struct *task);
+void fg_thread_tell(struct fg_gate *gate, struct fg_thread *thr, u32 outcome);
+void fg_outcome(struct fg_gate *gate, struct fg_thread *thr, u32 outcome);
 void fg_thread_resume(struct fg_clone *clone);
 void fg_thread_unlink(struct fg_thread *thr, bool gone);
 int fg_thread_register(struct fg_gate *gate, struct forkgate_register *reg);
 int fg_thread_unregister(struct fg_gate *gate);
 
 /* entry.c: K1 to K6, who may be inside a section */
-struct forkgate_slot *fg_shared_slot(struct fg_gate *gate, int nr);
 u32 fg_depth_domains(const struct forkgate_slot *slot);
 u32 fg_thread_inside(struct fg_thread *thr);
 u32 fg_fork_inside(struct fg_gate *gate, struct fg_thread *thr);
@@ -615,7 +630,7 @@ int fg_leave(struct fg_gate *gate, const struct forkgate_leave *leave);
 /* phase.c: F2, F4, F6, F7 and K7, who may copy */
 bool fg_fork_queued(struct fg_gate *gate, struct fg_thread *thr);
 void fg_phase_strict(struct fg_gate *gate);
-void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr);
+void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr, u64 now);
 void fg_phase_again(struct fg_gate *gate, struct fg_thread *thr, u32 need,
 		    enum fg_fork_kind kind, enum fg_fork_driver driver);
 void fg_phase_force(struct fg_gate *gate, struct fg_thread *thr);
@@ -623,6 +638,8 @@ void fg_phase_leave(struct fg_gate *gate, struct fg_thread *thr);
 void fg_phase_run(struct fg_gate *gate);
 bool fg_phase_verify(struct fg_gate *gate, struct fg_thread *thr);
 bool fg_phase_unready(struct fg_gate *gate);
+bool fg_phase_alone(struct fg_gate *gate);
+u32 fg_phase_unfenced(struct fg_gate *gate);
 bool fg_phase_step(struct fg_gate *gate);
 bool fg_phase_may_yield(struct fg_gate *gate);
 void fg_phase_yield(struct fg_gate *gate, u64 now);
@@ -633,7 +650,7 @@ void fg_phase_no_edge(struct fg_gate *gate, struct fg_thread *thr);
 void fg_gate_end(struct fg_gate *gate);
 
 /* fence.c: F3 */
-void fg_fence(struct fg_gate *gate);
+void fg_fence(struct fg_gate *gate, u32 domains, u64 opening);
 
 /* timer.c: what happens when time is over, and what has to wait for a context */
 void fg_deadline_set(struct fg_gate *gate, struct fg_thread *thr, u64 ns);
@@ -642,17 +659,17 @@ void fg_timer_arm(struct fg_gate *gate);
 void fg_timer_kick(struct fg_gate *gate);
 void fg_timer_end(struct fg_gate *gate);
 void fg_timer(struct timer_list *timer);
-void fg_settle(struct fg_gate *gate);
+void fg_settle_now(struct fg_gate *gate);
 void fg_settle_atomic(struct fg_gate *gate);
 
 /* fork.c: clones */
 int fg_fork_begin(u64 clone_flags, struct fg_clone *clone);
-void fg_fork_copied(struct fg_thread *thr);
+void fg_fork_copied(struct fg_clone *clone, struct task_struct *child);
 void fg_fork_end(struct fg_clone *clone, long ret);
 enum fg_past fg_fork_past(const struct fg_fork *fork);
 void fg_fork_leave_past(struct fg_gate *gate, struct fg_fork *fork,
 			enum fg_past past);
-void fg_fork_resume(struct fg_fork *fork);
+u64 fg_fork_resume(struct fg_fork *fork);
 void fg_fork_other(struct fg_gate *gate, struct fg_thread *thr, u32 need,
 		   enum fg_fork_kind kind);
 void fg_fork_unpoll(struct fg_fork *fork);
@@ -660,7 +677,6 @@ int fg_fork_wait(struct fg_gate *gate, struct fg_thread *thr, u64 end);
 bool fg_fork_failed(struct fg_gate *gate, struct fg_thread *thr, int why,
 		    bool may_proceed, bool quiet);
 void fg_fork_drop(struct fg_gate *gate, struct fg_thread *thr);
-void fg_outcome(struct fg_gate *gate, struct fg_thread *thr, u32 outcome);
 
 /* ticket.c: prepare, release, poll */
 int fg_prepare(struct fg_gate *gate, struct fg_file *file,
@@ -709,6 +725,8 @@ int fg_lifecycle_init(void);
 void fg_lifecycle_exit(void);
 
 /* device.c */
+extern atomic_t fg_nr_files;
+
 int fg_device_init(void);
 void fg_device_exit(void);
 
@@ -740,9 +758,39 @@ static inline void fg_step(enum fg_step step) { }
 static inline void fg_step_init(struct dentry *dir) { }
 #endif
 
+/**
+ * fg_settle - do what had to wait until the lock was dropped
+ * @gate: a referenced gate
+ *
+ * Context: may sleep.
+ */
+static inline void fg_settle(struct fg_gate *gate)
+{
+	might_sleep();
+	if (!list_empty_careful(&gate->released) ||
+	    !list_empty_careful(&gate->notify))
+		fg_settle_now(gate);
+}
+
 static inline u64 fg_saturated_add(u64 a, u64 b)
 {
 	return a + b < a ? FORKGATE_FOREVER : a + b;
+}
+
+/**
+ * fg_shared_slot - a slot as user space sees it
+ * @gate: its gate, not dead; gate->lock is held
+ * @nr: its number, with an owner
+ *
+ * Return: it. User space may write anything there at any time (rule 13).
+ */
+static inline struct forkgate_slot *fg_shared_slot(struct fg_gate *gate,
+						   u32 nr)
+{
+	lockdep_assert_held(&gate->lock);
+
+	return &gate->units[nr / FORKGATE_UNIT_SLOTS]
+			->shared->slots[nr % FORKGATE_UNIT_SLOTS];
 }
 
 static inline struct fg_gate *fg_thread_gate(struct fg_thread *thr)

@@ -20,7 +20,8 @@
  *
  * A redirection can be lost: a BPF trampoline or a livepatch may overrule the
  * instruction pointer. So the handler takes nothing; fg_clone() counts itself
- * in flight and refuses unloading by a reference to the module. At unload,
+ * in flight, and its gate's mapping holds the module, or what fg_gate_end() took
+ * for it. No word that processes share is written on the way. At unload,
  * synchronize_rcu_tasks() covers the instructions between the handler and the
  * count, and those after it: a task there has not switched voluntarily.
  */
@@ -44,8 +45,9 @@
 
 static DEFINE_PER_CPU(u64, fg_clones);
 static DEFINE_PER_CPU(u64, fg_redirects);
+/* Redirected clones under way; the sum counts, a clone may end on another CPU. */
+static DEFINE_PER_CPU(u64, fg_in_flight);
 static atomic64_t fg_bypasses;
-static atomic_t fg_in_flight;
 static bool fg_armed;
 
 /* A copy has bypassed the hook since a clone last came through it. */
@@ -73,15 +75,37 @@ static noinline pid_t fg_resume_clone(struct kernel_clone_args *args)
 	return static_call(fg_resume)(args);
 }
 
-/* What the redirected caller of kernel_clone() calls. */
-static noinline pid_t fg_clone(struct kernel_clone_args *args)
+/*
+ * A clone that comes back has to find the module. One that passes a gate has
+ * it pinned by that; for one whose gate has ended meanwhile it is pinned here.
+ */
+static pid_t fg_resume_user(struct kernel_clone_args *args)
 {
 	struct fg_clone clone;
 	bool pinned;
 	pid_t ret;
 
-	atomic_inc(&fg_in_flight);
-	pinned = try_module_get(THIS_MODULE);
+	ret = fg_fork_begin(args->flags, &clone);
+	if (ret)
+		return ret;
+	if (clone.thr) {
+		ret = fg_resume_clone(args);
+		fg_fork_end(&clone, ret);
+	} else {
+		pinned = try_module_get(THIS_MODULE);
+		ret = fg_resume_clone(args);
+		if (pinned)
+			module_put(THIS_MODULE);
+	}
+	return ret;
+}
+
+/* What the redirected caller of kernel_clone() calls. */
+static noinline pid_t fg_clone(struct kernel_clone_args *args)
+{
+	pid_t ret;
+
+	this_cpu_inc(fg_in_flight);
 	this_cpu_inc(fg_redirects);
 	if (READ_ONCE(fg_suspect))
 		WRITE_ONCE(fg_suspect, false);
@@ -90,18 +114,11 @@ static noinline pid_t fg_clone(struct kernel_clone_args *args)
 		ret = fg_resume_clone(args);
 		atomic_inc(&fg_tried);
 	} else {
-		ret = fg_fork_begin(args->flags, &clone);
-		if (!ret) {
-			ret = fg_resume_clone(args);
-			if (clone.thr)
-				fg_fork_end(&clone, ret);
-		}
+		ret = fg_resume_user(args);
 	}
 
-	if (pinned)
-		module_put(THIS_MODULE);
 	/* Rule 15: the last access; synchronize_rcu_tasks() covers the rest. */
-	atomic_dec(&fg_in_flight);
+	this_cpu_dec(fg_in_flight);
 	return ret;
 }
 
@@ -116,7 +133,7 @@ static bool fg_is_gated(u64 flags)
 	if ((flags & CLONE_VM) && (flags & CLONE_FILES) &&
 	    !(flags & CLONE_VFORK))
 		return false;
-	if (!atomic_read(&fg_nr_gates))
+	if (!atomic_read(&fg_nr_files))
 		return false;
 	rcu_read_lock();
 	gated = fg_gate_find_rcu(current->mm);
@@ -357,7 +374,7 @@ void fg_hook_exit(void)
 	unregister_kprobe(&fg_trial_probe);
 	synchronize_rcu_tasks();
 	/* A vfork that came too late for a reference may take its time. */
-	while (atomic_read(&fg_in_flight))
+	while (fg_sum(&fg_in_flight))
 		msleep(20);
 	synchronize_rcu_tasks();
 }

@@ -60,14 +60,12 @@ static void fg_gated_fork(struct fg_gate *gate, struct task_struct *parent,
 	struct fg_thread *thr = fg_thread_find(parent);
 	struct fg_clone *clone = thr ? thr->clone : NULL;
 
-	if (clone && clone->stand_in)
-		fg_thread_stand_in(clone->stand_in, child);
-	else if (!clone && child->mm == parent->mm && child->files &&
-		 child->files != parent->files)
+	if (!clone && child->mm == parent->mm && child->files &&
+	    child->files != parent->files)
 		fg_files_bypassed(gate, thr);
 	/* Rule 2: it opens with the copy, not when a vfork child execs. */
 	if (clone && ((clone->flags & CLONE_VFORK) || parent->ptrace))
-		fg_fork_copied(thr);
+		fg_fork_copied(clone, child);
 	if (thr)
 		fg_thread_put(thr);
 }
@@ -81,7 +79,7 @@ static void fg_on_fork(void *unused, struct task_struct *parent,
 {
 	struct fg_gate *gate;
 
-	if (!atomic_read(&fg_nr_gates) || !parent->mm ||
+	if (!atomic_read(&fg_nr_files) || !parent->mm ||
 	    (parent->flags & PF_KTHREAD))
 		return;
 	if (child->mm != parent->mm)
@@ -103,7 +101,7 @@ static void fg_on_rename(void *unused, struct task_struct *task,
 {
 	struct fg_thread *thr;
 
-	if (!atomic_read(&fg_nr_threads) || task != current)
+	if (!atomic_read(&fg_nr_files) || task != current)
 		return;
 	thr = fg_thread_find(task);
 	if (!thr)
@@ -118,7 +116,7 @@ static void fg_on_exit(void *unused, struct task_struct *task)
 {
 	struct fg_thread *thr;
 
-	if (!atomic_read(&fg_nr_threads))
+	if (!atomic_read(&fg_nr_files))
 		return;
 	thr = fg_thread_find(task);
 	if (!thr)

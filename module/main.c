@@ -18,8 +18,12 @@ static int __init fg_init(void)
 {
 	int ret;
 
-	fg_gates_init();
-	fg_threads_init();
+	ret = fg_gates_init();
+	if (ret)
+		return ret;
+	ret = fg_threads_init();
+	if (ret)
+		goto exit_gates;
 	fg_debugfs_init();
 	ret = fg_lifecycle_init();
 	if (ret)
@@ -39,6 +43,9 @@ exit_lifecycle:
 exit_debugfs:
 	fg_debugfs_exit();
 	rcu_barrier();
+	fg_threads_exit();
+exit_gates:
+	fg_gates_exit();
 	return ret;
 }
 
@@ -51,6 +58,10 @@ static void __exit fg_exit(void)
 	/* A timer that still runs, then threads whose grace period is not over */
 	synchronize_rcu();
 	rcu_barrier();
+	/* Those free the gates. */
+	rcu_barrier();
+	fg_threads_exit();
+	fg_gates_exit();
 }
 
 module_init(fg_init);

@@ -9,6 +9,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/mm.h>
+#include <linux/pid_namespace.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 
@@ -22,19 +23,13 @@ static_assert(sizeof(struct forkgate_slot) == FORKGATE_SLOT_SIZE);
 static_assert(offsetof(struct forkgate_slot, site) == 8);
 static_assert(offsetof(struct forkgate_slot, label) == 24);
 static_assert(offsetof(struct forkgate_slot, tid) == 48);
+static_assert(offsetof(struct forkgate_slot, tries) == 56);
 static_assert(sizeof(struct fg_shared) == FORKGATE_UNIT_SIZE);
 static_assert(FORKGATE_UNIT_SLOTS <= 64);
 /* A page holds one unit; machines with larger pages need more of the fault. */
 static_assert(PAGE_SIZE == FORKGATE_UNIT_SIZE);
 
-/**
- * fg_unit_alloc - a unit without slots in use
- * @copy: FORKGATE_COPY_*, for its header
- * @gfp: how to allocate
- *
- * Return: it, or NULL.
- */
-struct fg_unit *fg_unit_alloc(u32 copy, gfp_t gfp)
+static struct fg_unit *fg_unit_alloc(struct fg_gate *gate, gfp_t gfp)
 {
 	struct fg_unit *unit = kzalloc(sizeof(*unit), gfp);
 
@@ -47,7 +42,7 @@ struct fg_unit *fg_unit_alloc(u32 copy, gfp_t gfp)
 	}
 	unit->shared = page_address(unit->page);
 	unit->shared->header.abi = FORKGATE_ABI;
-	unit->shared->header.copy = copy;
+	unit->shared->header.copy = gate->copy;
 	return unit;
 }
 
@@ -59,6 +54,24 @@ void fg_unit_free(struct fg_unit *unit)
 {
 	put_page(unit->page);
 	kfree(unit);
+}
+
+/* The slot that a copied gate inherits is in its unit now; gate->lock is held. */
+static void fg_slot_inherited(struct fg_gate *gate, struct fg_unit *unit)
+{
+	struct fg_slot *slot = gate->inherits;
+	u32 bit = gate->inherited % FORKGATE_UNIT_SLOTS;
+
+	lockdep_assert_held(&gate->lock);
+
+	unit->used |= BIT_ULL(bit);
+	unit->slots[bit] = slot;
+	slot->nr = gate->inherited;
+	if (slot->owner)
+		unit->shared->slots[bit].tid =
+			pid_nr_ns(slot->owner->pid,
+				  task_active_pid_ns(current));
+	gate->inherits = NULL;
 }
 
 /**
@@ -76,7 +89,7 @@ int fg_unit_add(struct fg_gate *gate, u32 index, gfp_t gfp)
 	unsigned long irq;
 	int ret = 0;
 
-	unit = fg_unit_alloc(gate->copy, gfp);
+	unit = fg_unit_alloc(gate, gfp);
 	if (!unit)
 		return -ENOMEM;
 	if (index && READ_ONCE(gate->max_units) == 1) {
@@ -101,6 +114,9 @@ int fg_unit_add(struct fg_gate *gate, u32 index, gfp_t gfp)
 	if (!gate->units[index]) {
 		unit->shared->header.closed = gate->closed;
 		gate->units[index] = unit;
+		if (gate->inherits &&
+		    gate->inherited / FORKGATE_UNIT_SLOTS == index)
+			fg_slot_inherited(gate, unit);
 		unit = NULL;
 		if (gate->published == gate->nr_units)
 			gate->published = max(gate->nr_units, index + 1);
@@ -112,6 +128,23 @@ out:
 	if (unit)
 		fg_unit_free(unit);
 	return ret;
+}
+
+/**
+ * fg_unit_inherit - make the unit of the slot that a copied gate inherits
+ * @gate: the gate, referenced or mapped, or not in use yet
+ * @gfp: how to allocate
+ *
+ * Rule 10: for those that look at slots without a page fault.
+ *
+ * Context: may sleep, as @gfp says.
+ * Return: 0, also if there is nothing to inherit; -ENOMEM, -ENXIO.
+ */
+int fg_unit_inherit(struct fg_gate *gate, gfp_t gfp)
+{
+	if (!READ_ONCE(gate->inherits))
+		return 0;
+	return fg_unit_add(gate, gate->inherited / FORKGATE_UNIT_SLOTS, gfp);
 }
 
 /*
@@ -147,6 +180,23 @@ static struct fg_gate *fg_map_bypassed(struct fg_gate *parent)
 	return gate;
 }
 
+/* The forker goes on in the child where it is; its gate->lock is held. */
+static void fg_slot_copy(struct fg_gate *child, struct fg_gate *parent)
+{
+	int nr = child->heir ? child->heir->slot->nr : FG_NO_SLOT;
+	struct fg_unit *from, *to;
+	u32 bit;
+
+	if (nr == FG_NO_SLOT || parent->dead)
+		return;
+	from = parent->units[nr / FORKGATE_UNIT_SLOTS];
+	to = child->units[nr / FORKGATE_UNIT_SLOTS];
+	bit = nr % FORKGATE_UNIT_SLOTS;
+	to->shared->slots[bit] = from->shared->slots[bit];
+	to->shared->slots[bit].outcome = FORKGATE_OUTCOME_NONE;
+	to->shared->slots[bit].tries = 0;
+}
+
 /*
  * Rule 10: the gate that a clone has made for its child, or one made now. The
  * policy (rule 8) may have changed while the clone waited.
@@ -165,6 +215,7 @@ static struct fg_gate *fg_map_child(struct fg_gate *parent)
 		child = fg_map_bypassed(parent);
 	raw_spin_lock_irqsave(&parent->lock, irq);
 	child->policy = parent->policy;
+	fg_slot_copy(child, parent);
 	raw_spin_unlock_irqrestore(&parent->lock, irq);
 	return child;
 }

@@ -19,6 +19,8 @@
  * ticket.c do.
  */
 
+#include <linux/module.h>
+
 #include "gate.h"
 #include "trace.h"
 
@@ -118,25 +120,38 @@ bool fg_phase_unready(struct fg_gate *gate)
 	return false;
 }
 
+/* Is a slot of a unit inside a section? One that is not in use may look so. */
+static bool fg_unit_busy(const struct fg_unit *unit)
+{
+	const struct forkgate_slot *slot = unit->shared->slots;
+	const struct forkgate_slot *end = slot + fls64(unit->used);
+	u64 depths = 0;
+
+	for (; slot < end; slot++)
+		depths |= READ_ONCE(*(const u64 *)slot->depth);
+	if (depths)
+		return true;
+	/* L1: who sees the slots idle sees all that their sections wrote. */
+	smp_acquire__after_ctrl_dep();
+	return false;
+}
+
 /* F4: count the slots of a unit that are inside. */
 static void fg_scan_unit(struct fg_gate *gate, u32 index, u32 domains)
 {
 	struct fg_unit *unit = gate->units[index];
-	const struct forkgate_slot *shared;
 	u64 used;
 	u32 inside;
 	int bit;
 
-	if (!unit)
+	if (!unit || (!gate->nr_polled && !fg_unit_busy(unit)))
 		return;
 	for (used = unit->used; used; used &= used - 1) {
 		bit = __ffs64(used);
-		shared = &unit->shared->slots[bit];
-		inside = fg_depth_domains(shared) & domains;
+		inside = fg_depth_domains(&unit->shared->slots[bit]) & domains;
 		if (inside)
 			fg_count_inside(gate, unit->slots[bit], inside);
-		if (gate->nr_polled)
-			fg_polled_inside(gate, unit->slots[bit]);
+		fg_polled_inside(gate, unit->slots[bit]);
 	}
 }
 
@@ -172,6 +187,40 @@ static void fg_scan(struct fg_gate *gate)
 }
 
 /**
+ * fg_phase_alone - is there a single forker, and no one else who waits?
+ * @gate: the gate; gate->lock is held
+ *
+ * Return: whether. Its phase makes nothing possible for others then.
+ */
+bool fg_phase_alone(struct fg_gate *gate)
+{
+	lockdep_assert_held(&gate->lock);
+
+	return gate->phase.nr == 1 && !gate->queue.nr && !gate->nr_blocked;
+}
+
+/**
+ * fg_phase_unfenced - the domains that wait for a fence
+ * @gate: the gate; gate->lock is held
+ *
+ * Return: FORKGATE_*; 0 while units do not say yet what is closed.
+ */
+u32 fg_phase_unfenced(struct fg_gate *gate)
+{
+	u32 domains = 0;
+	int d;
+
+	lockdep_assert_held(&gate->lock);
+
+	if (gate->published < gate->nr_units)
+		return 0;
+	for (d = 0; d < FG_NR_DOMAINS; d++)
+		if (gate->domains[d].state == FG_DOMAIN_FENCING)
+			domains |= BIT(d);
+	return domains;
+}
+
+/**
  * fg_phase_step - F3, F4: advance a phase that is not ready
  * @gate: the gate; gate->lock is held
  *
@@ -179,17 +228,14 @@ static void fg_scan(struct fg_gate *gate)
  */
 bool fg_phase_step(struct fg_gate *gate)
 {
-	int d;
-
 	lockdep_assert_held(&gate->lock);
 
 	if (gate->published < gate->nr_units) {
 		fg_publish(gate);
 		return false;
 	}
-	for (d = 0; d < FG_NR_DOMAINS; d++)
-		if (gate->domains[d].state == FG_DOMAIN_FENCING)
-			return true;
+	if (fg_phase_unfenced(gate))
+		return true;
 	fg_scan(gate);
 	return false;
 }
@@ -214,17 +260,23 @@ static void fg_holds_add(struct fg_gate *gate, u32 need, int n)
 			gate->domains[d].holds += n;
 }
 
-/* Into the list of those that can be granted */
+/* Which of the lists of those that can be granted */
+static int fg_wait_bit(const struct fg_fork *fork)
+{
+	return fork->kind * FG_NR_NEEDS + fork->need;
+}
+
 static void fg_wait_list(struct fg_gate *gate, struct fg_thread *thr, bool first)
 {
+	struct fg_crowd *crowd = fg_crowd(gate, thr);
 	struct fg_fork *fork = &thr->fork;
-	struct list_head *list =
-		&fg_crowd(gate, thr)->waiting[fork->need][fork->kind];
+	int bit = fg_wait_bit(fork);
 
 	if (first)
-		list_add(&fork->wait, list);
+		list_add(&fork->wait, &crowd->waiting[bit]);
 	else
-		list_add_tail(&fork->wait, list);
+		list_add_tail(&fork->wait, &crowd->waiting[bit]);
+	crowd->waits |= BIT(bit);
 }
 
 static struct fg_thread *fg_earlier(struct fg_thread *a, struct fg_thread *b)
@@ -232,29 +284,30 @@ static struct fg_thread *fg_earlier(struct fg_thread *a, struct fg_thread *b)
 	return !a || b->fork.order < a->fork.order ? b : a;
 }
 
+/* The first of a list of the phase's waiting forkers, which is not empty */
+static struct fg_thread *fg_wait_first(struct fg_gate *gate, int bit)
+{
+	return list_first_entry(&gate->phase.waiting[bit], struct fg_thread,
+				fork.wait);
+}
+
 /* The earliest of the phase's waiting forkers of the kinds below @kinds */
 static struct fg_thread *fg_phase_head(struct fg_gate *gate, u32 kinds)
 {
-	struct fg_thread *thr, *head = NULL;
-	u32 need, kind;
+	unsigned long waits = gate->phase.waits;
+	struct fg_thread *head = NULL;
+	int bit;
 
-	for (need = 1; need < FG_NR_NEEDS; need++) {
-		for (kind = 0; kind < kinds; kind++) {
-			thr = list_first_entry_or_null(&gate->phase.waiting[need][kind],
-						       struct fg_thread,
-						       fork.wait);
-			if (thr)
-				head = fg_earlier(head, thr);
-		}
-	}
+	for_each_set_bit(bit, &waits, kinds * FG_NR_NEEDS)
+		head = fg_earlier(head, fg_wait_first(gate, bit));
 	return head;
 }
 
-static void fg_phase_begin(struct fg_gate *gate)
+static void fg_phase_begin(struct fg_gate *gate, u64 now)
 {
 	gate->joining = FG_JOIN_ALL;
 	gate->strict = false;
-	gate->closed_at = ktime_get_ns();
+	gate->closed_at = now;
 	gate->yield_at = fg_saturated_add(gate->closed_at, gate->phase.patience);
 	fg_count(gate, FG_EVENT_PHASE);
 }
@@ -305,11 +358,12 @@ static bool fg_phase_joinable(struct fg_gate *gate, struct fg_thread *thr)
  * @gate: its gate, not dead; gate->lock is held
  * @thr: the forker, FG_FORK_NONE; fork.need, .kind, .driver and .patience are
  *	set
+ * @now: ns
  *
  * It joins the phase or is queued for the next (rule 6). The caller calls
  * fg_phase_run() before it drops the lock.
  */
-void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr)
+void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr, u64 now)
 {
 	struct fg_fork *fork = &thr->fork;
 
@@ -326,7 +380,7 @@ void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr)
 		fork->phase = gate->phase_nr;
 		if (!gate->phase.nr) {
 			gate->phase.patience = fork->patience;
-			fg_phase_begin(gate);
+			fg_phase_begin(gate, now);
 		}
 		fg_phase_patience(gate, fork->patience);
 		fg_phase_close(gate, fork->need);
@@ -344,10 +398,14 @@ void fg_phase_join(struct fg_gate *gate, struct fg_thread *thr)
 /* Take a waiting forker out of what says that it waits. */
 static void fg_wait_end(struct fg_gate *gate, struct fg_thread *thr)
 {
+	struct fg_crowd *crowd = fg_crowd(gate, thr);
 	struct fg_fork *fork = &thr->fork;
+	int bit = fg_wait_bit(fork);
 
 	list_del_init(&fork->wait);
-	fg_drains_add(fg_crowd(gate, thr), fork->need, -1);
+	if (list_empty(&crowd->waiting[bit]))
+		crowd->waits &= ~BIT(bit);
+	fg_drains_add(crowd, fork->need, -1);
 	fg_phase_no_edge(gate, thr);
 }
 
@@ -361,8 +419,8 @@ static void fg_queue_left(struct fg_gate *gate)
 static void fg_phase_merge(struct fg_gate *gate)
 {
 	struct fg_crowd *phase = &gate->phase, *queue = &gate->queue;
-	u32 need = 0, kind;
-	int d;
+	u32 need = 0;
+	int d, bit;
 
 	if (!queue->nr)
 		return;
@@ -378,10 +436,11 @@ static void fg_phase_merge(struct fg_gate *gate)
 	queue->nr = 0;
 	queue->patience = 0;
 	fg_phase_close(gate, need);
-	for (need = 1; need < FG_NR_NEEDS; need++)
-		for (kind = 0; kind < FG_NR_KINDS; kind++)
-			list_splice_tail_init(&queue->waiting[need][kind],
-					      &phase->waiting[need][kind]);
+	for_each_set_bit(bit, &queue->waits, ARRAY_SIZE(queue->waiting))
+		list_splice_tail_init(&queue->waiting[bit],
+				      &phase->waiting[bit]);
+	phase->waits |= queue->waits;
+	queue->waits = 0;
 }
 
 /* Rule 6, F7: the queue is the next phase once all released are counted in. */
@@ -392,7 +451,7 @@ static void fg_phase_next(struct fg_gate *gate)
 	if (gate->phase.nr || !gate->queue.nr || !list_empty(&gate->released))
 		return;
 	gate->phase.patience = gate->queue.patience;
-	fg_phase_begin(gate);
+	fg_phase_begin(gate, ktime_get_ns());
 	fg_phase_merge(gate);
 	thr = fg_phase_head(gate, FG_NR_KINDS);
 	if (thr)
@@ -434,12 +493,13 @@ static bool fg_phase_turn(struct fg_gate *gate, struct fg_thread *thr)
 }
 
 /*
- * Wake a forker that is in fg_fork_wait(). Also the current task: the timer may
- * run on top of one that has announced its sleep.
+ * Wake a forker that is in fg_fork_wait(). Also the current task where the timer
+ * runs on top of one that has announced its sleep; not one that looks itself.
  */
 static void fg_phase_wake(struct fg_thread *thr)
 {
-	wake_up_process(thr->task);
+	if (thr->task != current || !in_task())
+		wake_up_process(thr->task);
 }
 
 /*
@@ -450,21 +510,17 @@ static void fg_phase_wake(struct fg_thread *thr)
  */
 static struct fg_thread *fg_phase_first(struct fg_gate *gate)
 {
+	unsigned long waits = gate->phase.waits;
 	struct fg_thread *thr, *first = NULL;
-	struct list_head *list;
 	struct fg_slot *slot;
-	u32 need, kind;
-	int d;
+	int d, bit;
 
-	for (need = 1; need < FG_NR_NEEDS; need++) {
-		for (kind = 0; kind < FG_NR_KINDS; kind++) {
-			list = &gate->phase.waiting[need][kind];
-			if (list_empty(list))
-				continue;
-			thr = list_first_entry(list, struct fg_thread, fork.wait);
-			if (fg_phase_idle(gate, thr))
-				first = fg_earlier(first, thr);
-		}
+	if (!waits)
+		return NULL;
+	for_each_set_bit(bit, &waits, ARRAY_SIZE(gate->phase.waiting)) {
+		thr = fg_wait_first(gate, bit);
+		if (fg_phase_idle(gate, thr))
+			first = fg_earlier(first, thr);
 	}
 	for (d = 0; d < FG_NR_DOMAINS; d++) {
 		if (gate->domains[d].inside != 1)
@@ -478,25 +534,34 @@ static struct fg_thread *fg_phase_first(struct fg_gate *gate)
 	return first && fg_phase_turn(gate, first) ? first : NULL;
 }
 
+/* A clone is let through. */
+static void fg_phase_copying(struct fg_gate *gate, struct fg_thread *thr)
+{
+	thr->fork.state = FG_FORK_COPYING;
+	gate->nr_copies++;
+	fg_count(gate, FG_EVENT_FORK);
+}
+
 static void fg_phase_grant(struct fg_gate *gate, struct fg_thread *thr)
 {
 	struct fg_fork *fork = &thr->fork;
-	u64 now = ktime_get_ns();
 
 	fg_wait_end(gate, thr);
 	fg_deadline_clear(gate, thr);
 	fg_holds_add(gate, fork->need, 1);
-	trace_grant(thr, fork->need, now - fork->since);
+	if (trace_grant_enabled())
+		trace_grant(thr, fork->need, ktime_get_ns() - fork->since);
 	if (gate->joining == FG_JOIN_ALL)
 		gate->joining = FG_JOIN_INSIDE;
+	fg_thread_tell(gate, thr, FORKGATE_OUTCOME_GRANTED);
 	if (fork->kind == FG_CLONE) {
-		fork->state = FG_FORK_COPYING;
-		gate->nr_copies++;
+		fg_phase_copying(gate, thr);
 	} else {
 		fork->state = FG_FORK_TICKET;
 		gate->nr_tickets++;
-		now = fg_saturated_add(now, gate->policy.ticket_hold);
-		fg_deadline_set(gate, thr, now);
+		fg_deadline_set(gate, thr,
+				fg_saturated_add(ktime_get_ns(),
+						 gate->policy.ticket_hold));
 	}
 	if (fork->driver != FG_BY_CALLER)
 		fg_poll_notify(gate, thr);
@@ -565,8 +630,9 @@ static void fg_phase_seal(struct fg_gate *gate)
 /* Would a yield let a blocked newcomer or a queued forker through? */
 static bool fg_phase_wants_yield(struct fg_gate *gate)
 {
-	return gate->phase.patience && fg_phase_drains(gate) &&
-	       (fg_any_blocked(gate, FG_NEWCOMER) || gate->queue.nr);
+	return (gate->nr_blocked || gate->queue.nr) && gate->phase.patience &&
+	       fg_phase_drains(gate) &&
+	       (gate->queue.nr || fg_any_blocked(gate, FG_NEWCOMER));
 }
 
 /**
@@ -672,10 +738,11 @@ bool fg_phase_verify(struct fg_gate *gate, struct fg_thread *thr)
 		return false;
 	fg_deadline_clear(gate, thr);
 	gate->nr_tickets--;
-	gate->nr_copies++;
-	thr->fork.state = FG_FORK_COPYING;
+	fg_phase_copying(gate, thr);
 	thr->fork.kind = FG_CLONE;
-	trace_grant(thr, thr->fork.need, ktime_get_ns() - thr->fork.since);
+	if (trace_grant_enabled())
+		trace_grant(thr, thr->fork.need,
+			    ktime_get_ns() - thr->fork.since);
 	return true;
 }
 
@@ -931,6 +998,11 @@ void fg_gate_end(struct fg_gate *gate)
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	gate->dead = true;
+	/* Rule 15: so far the mapping's file has held the module for them. */
+	if (gate->clones) {
+		__module_get(THIS_MODULE);
+		gate->pinned = true;
+	}
 	fg_timer_end(gate);
 	fg_release_blocked(gate);
 	report = gate->report;

@@ -39,15 +39,42 @@ static struct fg_table_bucket *fg_thread_bucket(const struct task_struct *task)
 	return fg_table_bucket(fg_threads, FG_THREADS_BITS, task);
 }
 
-/* How many are linked: most exits of a machine without any look no further. */
-atomic_t fg_nr_threads = ATOMIC_INIT(0);
+static struct kmem_cache *fg_thread_cache;
+
+/* What a thread has when it is freed, too: it is in no list. */
+static void fg_thread_construct(void *object)
+{
+	struct fg_thread *thr = object;
+
+	INIT_LIST_HEAD(&thr->node);
+	INIT_LIST_HEAD(&thr->fork.node);
+	INIT_LIST_HEAD(&thr->fork.wait);
+	INIT_LIST_HEAD(&thr->fork.notify);
+	timerqueue_init(&thr->fork.deadline);
+}
 
 /**
  * fg_threads_init - make the table of threads
+ *
+ * Return: 0 or -ENOMEM.
  */
-void __init fg_threads_init(void)
+int __init fg_threads_init(void)
 {
 	fg_table_init(fg_threads, FG_THREADS_BITS);
+	fg_thread_cache = kmem_cache_create("forkgate_thread",
+					    sizeof(struct fg_thread), 0, 0,
+					    fg_thread_construct);
+	return fg_thread_cache ? 0 : -ENOMEM;
+}
+
+/**
+ * fg_threads_exit - free what fg_threads_init() has made
+ *
+ * Context: no thread is left, and rcu_barrier() has been called.
+ */
+void fg_threads_exit(void)
+{
+	kmem_cache_destroy(fg_thread_cache);
 }
 
 /**
@@ -73,14 +100,6 @@ struct fg_thread *fg_thread_find(struct task_struct *task)
 	return NULL;
 }
 
-static void fg_slot_put(struct fg_slot *slot)
-{
-	if (!refcount_dec_and_test(&slot->ref))
-		return;
-	fg_gate_put(slot->gate);
-	kfree(slot);
-}
-
 /* Sleeping locks of PREEMPT_RT are behind put_pid() and kfree(). */
 static void fg_thread_free(struct rcu_head *rcu)
 {
@@ -88,8 +107,9 @@ static void fg_thread_free(struct rcu_head *rcu)
 
 	put_pid(thr->pid);
 	fg_fork_unpoll(&thr->fork);
-	fg_slot_put(thr->slot);
-	kfree(thr);
+	if (thr->own.gate)
+		fg_gate_put(thr->own.gate);
+	kmem_cache_free(fg_thread_cache, thr);
 }
 
 /**
@@ -108,19 +128,6 @@ void fg_thread_put(struct fg_thread *thr)
 	}
 }
 
-static struct fg_slot *fg_slot_alloc(struct fg_gate *gate, gfp_t gfp)
-{
-	struct fg_slot *slot = kzalloc(sizeof(*slot), gfp);
-
-	if (!slot)
-		return NULL;
-	refcount_set(&slot->ref, 1);
-	refcount_inc(&gate->ref);
-	slot->gate = gate;
-	slot->nr = FG_NO_SLOT;
-	return slot;
-}
-
 /**
  * fg_thread_alloc - a thread that is not linked yet
  * @gate: its gate
@@ -132,29 +139,23 @@ static struct fg_slot *fg_slot_alloc(struct fg_gate *gate, gfp_t gfp)
 struct fg_thread *fg_thread_alloc(struct fg_gate *gate,
 				  struct fg_thread *parent, gfp_t gfp)
 {
-	struct fg_thread *thr = kzalloc(sizeof(*thr), gfp);
+	struct fg_thread *thr = kmem_cache_alloc(fg_thread_cache, gfp);
 
 	if (!thr)
 		return NULL;
+	memset_after(thr, 0, fork.deadline);
+	refcount_set(&thr->ref, 1);
+	thr->own.nr = FG_NO_SLOT;
 	if (parent) {
 		refcount_inc(&parent->ref);
 		thr->parent = parent;
 		thr->nest = parent->nest + 1;
 		thr->slot = parent->slot;
-		refcount_inc(&thr->slot->ref);
 	} else {
-		thr->slot = fg_slot_alloc(gate, gfp);
-		if (!thr->slot) {
-			kfree(thr);
-			return NULL;
-		}
+		refcount_inc(&gate->ref);
+		thr->own.gate = gate;
+		thr->slot = &thr->own;
 	}
-	refcount_set(&thr->ref, 1);
-	INIT_LIST_HEAD(&thr->node);
-	INIT_LIST_HEAD(&thr->fork.node);
-	INIT_LIST_HEAD(&thr->fork.wait);
-	INIT_LIST_HEAD(&thr->fork.notify);
-	timerqueue_init(&thr->fork.deadline);
 	thr->fork.edge = FG_NO_EDGE;
 	return thr;
 }
@@ -178,7 +179,6 @@ static void fg_thread_link(struct fg_thread *thr, struct task_struct *task)
 	thr->pid = get_pid(task_pid(task));
 	refcount_inc(&thr->ref);
 	list_add_tail(&thr->node, &gate->threads);
-	atomic_inc(&fg_nr_threads);
 	fg_table_add(fg_thread_bucket(task), &thr->hash);
 	thr->slot->actor = thr;
 	if (!thr->slot->owner)
@@ -192,7 +192,8 @@ static s32 fg_thread_tid(struct task_struct *task)
 
 /**
  * fg_thread_adopt - a copied gate learns which task its thread is
- * @heir: the thread, which has its slot already; its reference is dropped
+ * @heir: the thread, which has its slot, or will inherit it; its reference is
+ *	dropped
  * @task: the child's only thread, not running yet
  *
  * Context: any.
@@ -205,50 +206,16 @@ void fg_thread_adopt(struct fg_thread *heir, struct task_struct *task)
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	if (!gate->dead) {
 		fg_thread_link(heir, task);
-		fg_shared_slot(gate, heir->slot->nr)->tid = fg_thread_tid(task);
+		if (heir->slot->nr != FG_NO_SLOT)
+			fg_shared_slot(gate, heir->slot->nr)->tid =
+				fg_thread_tid(task);
 	}
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	fg_thread_put(heir);
 }
 
-/**
- * fg_thread_stand_in - a vfork child acts for its suspended parent (rule 3)
- * @child: the thread prepared for the child
- * @task: the child, not running yet
- *
- * In a nest too deep to be looked at under the lock it does not.
- *
- * Context: any, in the parent.
- */
-void fg_thread_stand_in(struct fg_thread *child, struct task_struct *task)
-{
-	struct fg_gate *gate = fg_thread_gate(child);
-	unsigned long irq;
-
-	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (!gate->dead && fg_thread_acts(child->parent) &&
-	    child->nest <= FG_NEST_MAX) {
-		child->parent->child = child;
-		fg_thread_link(child, task);
-	}
-	raw_spin_unlock_irqrestore(&gate->lock, irq);
-}
-
-/* Has no parent of a thread gone on without it? gate->lock is held. */
-static bool fg_thread_stands(const struct fg_thread *thr)
-{
-	for (; thr->parent; thr = thr->parent)
-		if (thr->parent->child != thr)
-			return false;
-	return true;
-}
-
-/**
- * fg_thread_depths - what a thread's slot says
- * @thr: the thread; gate->lock is held
- * @depth: told; zero without a slot
- */
-void fg_thread_depths(struct fg_thread *thr, u32 *depth)
+/* What a thread's slot says, zero without one; gate->lock is held. */
+static void fg_thread_depths(struct fg_thread *thr, u32 *depth)
 {
 	const struct forkgate_slot *shared;
 	struct fg_gate *gate = fg_thread_gate(thr);
@@ -261,6 +228,67 @@ void fg_thread_depths(struct fg_thread *thr, u32 *depth)
 	} else {
 		memset(depth, 0, FG_NR_DOMAINS * sizeof(*depth));
 	}
+}
+
+/**
+ * fg_thread_stand_in - a vfork child acts for its suspended parent (rule 3)
+ * @clone: the vfork; gate->lock is held
+ * @task: the child, not running yet
+ *
+ * In a nest too deep to be looked at under the lock it does not.
+ */
+void fg_thread_stand_in(struct fg_clone *clone, struct task_struct *task)
+{
+	struct fg_thread *child = clone->stand_in, *parent = clone->thr;
+	struct fg_gate *gate = fg_thread_gate(child);
+
+	lockdep_assert_held(&gate->lock);
+
+	if (gate->dead || !fg_thread_acts(parent) || child->nest > FG_NEST_MAX)
+		return;
+	fg_thread_depths(parent, clone->depth);
+	parent->child = child;
+	fg_thread_link(child, task);
+}
+
+/* Has no parent of a thread gone on without it? gate->lock is held. */
+static bool fg_thread_stands(const struct fg_thread *thr)
+{
+	for (; thr->parent; thr = thr->parent)
+		if (thr->parent->child != thr)
+			return false;
+	return true;
+}
+
+/**
+ * fg_thread_tell - tell a thread how its clone or prepare has ended
+ * @gate: its gate; gate->lock is held
+ * @thr: the thread
+ * @outcome: FORKGATE_OUTCOME_*
+ */
+void fg_thread_tell(struct fg_gate *gate, struct fg_thread *thr, u32 outcome)
+{
+	struct fg_slot *slot = thr->slot;
+
+	lockdep_assert_held(&gate->lock);
+
+	if (!gate->dead && fg_thread_acts(thr) && slot->nr != FG_NO_SLOT)
+		WRITE_ONCE(fg_shared_slot(gate, slot->nr)->outcome, outcome);
+}
+
+/**
+ * fg_outcome - the same without the lock
+ * @gate: its gate
+ * @thr: the thread
+ * @outcome: FORKGATE_OUTCOME_*
+ */
+void fg_outcome(struct fg_gate *gate, struct fg_thread *thr, u32 outcome)
+{
+	unsigned long irq;
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	fg_thread_tell(gate, thr, outcome);
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
 }
 
 /*
@@ -296,7 +324,7 @@ static void fg_thread_restore(struct fg_clone *clone)
 
 /**
  * fg_thread_resume - a vfork has ended: the parent acts for itself again
- * @clone: the vfork
+ * @clone: the vfork; gate->lock is held
  *
  * One that is killed does not run any more: the child, if it goes on, keeps the
  * slot where that was the parent's own, and survives without it elsewhere.
@@ -306,17 +334,16 @@ static void fg_thread_restore(struct fg_clone *clone)
 void fg_thread_resume(struct fg_clone *clone)
 {
 	struct fg_thread *thr = clone->thr, *child = clone->stand_in;
-	struct fg_gate *gate = fg_thread_gate(thr);
 	struct fg_slot *slot = thr->slot;
 	bool killed = fatal_signal_pending(current);
-	unsigned long irq;
 
-	raw_spin_lock_irqsave(&gate->lock, irq);
+	lockdep_assert_held(&fg_thread_gate(thr)->lock);
+
 	if (thr->child != child)
-		goto out;
+		return;
 	if (killed && slot->owner == thr && fg_thread_linked(child)) {
 		slot->owner = child;
-		goto out;
+		return;
 	}
 	if (killed && fg_thread_linked(child)) {
 		child->survives = true;
@@ -328,8 +355,6 @@ void fg_thread_resume(struct fg_clone *clone)
 		fg_thread_restore(clone);
 	}
 	thr->child = NULL;
-out:
-	raw_spin_unlock_irqrestore(&gate->lock, irq);
 }
 
 /*
@@ -359,6 +384,9 @@ static struct fg_thread *fg_thread_own(struct fg_gate *gate)
 
 	if (!thr)
 		return NULL;
+	/* Only this thread changes that, or a parent that ends its vfork. */
+	if (fg_thread_gate(thr) == gate && READ_ONCE(thr->slot->actor) == thr)
+		return thr;
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	here = fg_thread_gate(thr) == gate;
 	acts = here && fg_thread_acts(thr);
@@ -408,6 +436,10 @@ static void fg_slot_free(struct fg_gate *gate, struct fg_slot *slot)
 	struct fg_unit *unit;
 	u32 index, bit;
 
+	if (gate->inherits == slot) {
+		gate->inherits = NULL;
+		gate->nr_threads--;
+	}
 	if (slot->nr == FG_NO_SLOT || gate->dead)
 		return;
 	fg_uncount(gate, slot, FORKGATE_DOMAINS);
@@ -487,7 +519,6 @@ void fg_thread_unlink(struct fg_thread *thr, bool gone)
 	if (gone && !gate->dead)
 		fg_abandon(gate, thr);
 	list_del_init(&thr->node);
-	atomic_dec(&fg_nr_threads);
 	fg_table_del(fg_thread_bucket(thr->task), &thr->hash);
 	fg_phase_leave(gate, thr);
 	list_del_init(&thr->fork.notify);

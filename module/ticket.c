@@ -236,6 +236,7 @@ static int fg_ticket_start(struct fg_gate *gate, struct fg_thread *thr,
 	bool polled = prepare->flags & FORKGATE_NONBLOCK;
 	enum fg_fork_kind kind = polled ? FG_POLLED_TICKET : FG_TICKET;
 	struct fg_fork *fork = &thr->fork;
+	u64 now = 0;
 	int ret = 0;
 
 	if (fork->state == FG_FORK_TICKET &&
@@ -254,7 +255,7 @@ static int fg_ticket_start(struct fg_gate *gate, struct fg_thread *thr,
 		return -ETIMEDOUT;
 	}
 	if (fork->state == FG_FORK_NONE || fork->kind != FG_POLLED_TICKET)
-		fg_fork_resume(fork);
+		now = fg_fork_resume(fork);
 	fg_fork_unpoll(fork);
 	fg_fork_other(gate, thr, prepare->domains, kind);
 	if (polled) {
@@ -270,7 +271,7 @@ static int fg_ticket_start(struct fg_gate *gate, struct fg_thread *thr,
 	fork->kind = kind;
 	fork->driver = FG_BY_CALLER;
 	fork->patience = fg_patience(gate, prepare->attempt);
-	fg_phase_join(gate, thr);
+	fg_phase_join(gate, thr, now);
 	return 0;
 }
 
@@ -357,7 +358,9 @@ static int fg_prepare_once(struct fg_gate *gate, struct fg_thread *thr,
 	default:
 		prepare->outcome = FORKGATE_OUTCOME_NONE;
 	}
-	if (ret != -ERESTARTNOINTR)
+	/* A grant has told it. */
+	if (prepare->outcome != FORKGATE_OUTCOME_GRANTED &&
+	    ret != -ERESTARTNOINTR)
 		fg_outcome(gate, thr, prepare->outcome);
 	return ret;
 }

@@ -178,20 +178,17 @@ void fg_timer(struct timer_list *timer)
 }
 
 /**
- * fg_settle - do what had to wait until the lock was dropped
+ * fg_settle_now - count the released in (K6), and tell poll() of some
  * @gate: a referenced gate
- *
- * Counts the released in (K6), and tells poll() of some.
  *
  * Context: may sleep.
  */
-void fg_settle(struct fg_gate *gate)
+void fg_settle_now(struct fg_gate *gate)
 {
 	unsigned long irq;
 	bool more = true;
 	int n;
 
-	might_sleep();
 	while (more && !list_empty_careful(&gate->released)) {
 		raw_spin_lock_irqsave(&gate->lock, irq);
 		more = fg_release_batch(gate);

@@ -62,7 +62,7 @@ struct forkgate_header {
 /* forkgate_slot.outcome: how this thread's last clone or prepare ended */
 #define FORKGATE_OUTCOME_NONE		0
 #define FORKGATE_OUTCOME_GRANTED	1 /* all other threads were outside */
-#define FORKGATE_OUTCOME_EXPIRED	2 /* EAGAIN: ticket ran out, prepare again */
+#define FORKGATE_OUTCOME_EXPIRED	2 /* EAGAIN: no ticket (any more): prepare, try again */
 #define FORKGATE_OUTCOME_TIMEOUT	3 /* EAGAIN (clone), ETIMEDOUT (prepare) */
 #define FORKGATE_OUTCOME_DEADLK		4 /* EDEADLK: would have waited in a circle */
 #define FORKGATE_OUTCOME_UNSAFE		5 /* went ahead unsafe, as the policy says */
@@ -78,6 +78,10 @@ struct forkgate_header {
  * @label: name of the section for blame, NUL-padded, need not be terminated
  * @tid: thread id of the owner as the owner sees it; 0 in a free slot
  * @outcome: FORKGATE_OUTCOME_*, written by the kernel
+ * @tries: FORKGATE_MEMORY while the thread tries a clone that copies memory,
+ *	FORKGATE_FILES for one that copies descriptors alone. Such a clone does
+ *	not wait: it fails with EAGAIN and FORKGATE_OUTCOME_EXPIRED, and the
+ *	thread prepares before it tries again. Zero in a child.
  * @reserved: zero
  */
 struct forkgate_slot {
@@ -87,7 +91,8 @@ struct forkgate_slot {
 	char label[FORKGATE_LABEL_SIZE];
 	__u32 tid;
 	__u32 outcome;
-	__aligned_u64 reserved;
+	__u32 tries;
+	__u32 reserved;
 };
 
 /*
