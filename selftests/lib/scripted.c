@@ -508,7 +508,7 @@ TEST(handler_while_registering)
  * The descriptor
  */
 
-#define KEPT_FD	63
+#define KEPT_FD	31
 
 FIXTURE(fd) {
 };
@@ -646,7 +646,7 @@ TEST(fd_as_the_limit_allows)
 	static const struct {
 		int limit, fd;
 	} cases[] = {
-		{ 256, 63 }, { 64, 63 }, { 63, 31 }, { 16, 15 },
+		{ 256, 31 }, { 32, 31 }, { 31, 15 }, { 8, 7 },
 	};
 	struct rlimit limit;
 	unsigned int i;
@@ -1005,12 +1005,14 @@ static struct {
 	int fails;		/* so many more times */
 	int error;
 	unsigned int outcome;
+	unsigned int tries;	/* what the slot said, the last time */
 	int calls;
 } forks;
 
 static pid_t fake_fork(void)
 {
 	forks.calls++;
+	forks.tries = my_slot()->tries;
 	if (forks.fails-- <= 0)
 		return 1234;
 	my_slot()->outcome = forks.outcome;
@@ -1018,24 +1020,40 @@ static pid_t fake_fork(void)
 	return -1;
 }
 
+/* It is tried without a ticket, and mostly that is all. */
 TEST_F(gate, fork)
 {
 	EXPECT_EQ(1234, __forkgate_fork_prepared(fake_fork));
 	EXPECT_EQ(1, forks.calls);
+	EXPECT_EQ(MEMORY, forks.tries);
+	EXPECT_EQ(0, my_slot()->tries);
+	EXPECT_EQ(0, kernel.prepares);
+	EXPECT_EQ(0, kernel.releases);
+}
+
+TEST_F(gate, fork_prepares)
+{
+	forks.fails = 1;
+	forks.error = EAGAIN;
+	forks.outcome = FORKGATE_OUTCOME_EXPIRED;
+	EXPECT_EQ(1234, __forkgate_fork_prepared(fake_fork));
+	EXPECT_EQ(2, forks.calls);
+	EXPECT_EQ(0, forks.tries);
 	EXPECT_EQ(1, kernel.prepares);
 	EXPECT_EQ(BOTH, kernel.prepare.domains);
 	EXPECT_EQ(0, kernel.prepare.flags);
+	EXPECT_EQ(0, kernel.prepare.attempt);
 	EXPECT_EQ(0, kernel.releases);
 }
 
 TEST_F(gate, fork_tries_again)
 {
-	forks.fails = 3;
+	forks.fails = 4;
 	forks.error = EAGAIN;
 	forks.outcome = FORKGATE_OUTCOME_EXPIRED;
 	kernel.release_error = ENOENT;
 	EXPECT_EQ(1234, __forkgate_fork_prepared(fake_fork));
-	EXPECT_EQ(4, forks.calls);
+	EXPECT_EQ(5, forks.calls);
 	EXPECT_EQ(4, kernel.prepares);
 	EXPECT_EQ(3, kernel.prepare.attempt);
 	EXPECT_EQ(3, kernel.releases);
@@ -1057,8 +1075,27 @@ TEST_F(gate, fork_fails)
 		EXPECT_EQ(-1, __forkgate_fork_prepared(fake_fork));
 		EXPECT_EQ(EAGAIN + (int)i, errno);
 		EXPECT_EQ(i + 1, forks.calls);
-		EXPECT_EQ(i + 1, kernel.releases);
+		EXPECT_EQ(0, kernel.prepares);
+		EXPECT_EQ(0, my_slot()->tries);
 	}
+}
+
+/* The same with a ticket, which is given back */
+static pid_t fork_that_fails_with_a_ticket(void)
+{
+	forks.outcome = forks.calls ? FORKGATE_OUTCOME_GRANTED : FORKGATE_OUTCOME_EXPIRED;
+	return fake_fork();
+}
+
+TEST_F(gate, fork_gives_its_ticket_back)
+{
+	forks.fails = 2;
+	forks.error = ENOMEM;
+	EXPECT_EQ(-1, __forkgate_fork_prepared(fork_that_fails_with_a_ticket));
+	EXPECT_EQ(ENOMEM, errno);
+	EXPECT_EQ(2, forks.calls);
+	EXPECT_EQ(1, kernel.prepares);
+	EXPECT_EQ(1, kernel.releases);
 }
 
 TEST_F(gate, fork_without_ticket)
@@ -1074,27 +1111,46 @@ TEST_F(gate, fork_without_ticket)
 	};
 	unsigned int i, calls;
 
+	forks.outcome = FORKGATE_OUTCOME_EXPIRED;
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		kernel.prepare_error = cases[i].prepare;
 		errno = 0;
 		calls = forks.calls;
+		forks.fails = 1;
 		if (cases[i].error) {
 			EXPECT_EQ(-1, __forkgate_fork_prepared(fake_fork));
 			EXPECT_EQ(cases[i].error, errno);
-			EXPECT_EQ(calls, forks.calls);
+			EXPECT_EQ(calls + 1, forks.calls);
 		} else {
 			EXPECT_EQ(1234, __forkgate_fork_prepared(fake_fork));
-			EXPECT_EQ(calls + 1, forks.calls);
+			EXPECT_EQ(calls + 2, forks.calls);
 		}
 	}
 	EXPECT_EQ(0, kernel.releases);
 
 	/* what this call has not taken it does not give back */
 	kernel.prepare_error = EALREADY;
-	forks.fails = 1;
-	forks.outcome = FORKGATE_OUTCOME_GRANTED;
-	EXPECT_EQ(-1, __forkgate_fork_prepared(fake_fork));
+	forks.calls = 0;
+	forks.fails = 2;
+	EXPECT_EQ(-1, __forkgate_fork_prepared(fork_that_fails_with_a_ticket));
 	EXPECT_EQ(0, kernel.releases);
+}
+
+/* An atfork handler forks: the outer call is still tried. */
+static pid_t fork_in_fork(void)
+{
+	if (__forkgate_fork_prepared(fake_fork) != 1234)
+		return -1;
+	return fake_fork();
+}
+
+TEST_F(gate, fork_in_a_handler)
+{
+	EXPECT_EQ(1234, __forkgate_fork_prepared(fork_in_fork));
+	EXPECT_EQ(2, forks.calls);
+	EXPECT_EQ(MEMORY, forks.tries);
+	EXPECT_EQ(0, my_slot()->tries);
+	EXPECT_EQ(0, kernel.prepares);
 }
 
 TEST(fork_without_gate)
@@ -1284,17 +1340,60 @@ FIXTURE_TEARDOWN(interposed)
 	EXPECT_EQ(0, __forkgate_forking);
 }
 
-TEST_F(interposed, prepares)
+TEST_F(interposed, is_tried)
 {
 	if (variant->pidfd && !have_pidfd_spawn) {
 		EXPECT_EQ(ENOSYS, variant->call());
-		EXPECT_EQ(0, kernel.prepares);
 		return;
 	}
+	EXPECT_EQ(0, variant->call());
+	EXPECT_EQ(0, my_slot()->tries);
+	EXPECT_EQ(0, kernel.prepares);
+	EXPECT_EQ(0, kernel.releases);
+}
+
+/*
+ * A fork that fails so many times because another thread is inside, or because
+ * its ticket has expired, and then goes well: the process may not have any more
+ * of them.
+ */
+static int fails;
+
+static void fail(void)
+{
+	struct rlimit limit;
+
+	getrlimit(RLIMIT_NPROC, &limit);
+	limit.rlim_cur = kernel.prepares < fails ? 0 : limit.rlim_max;
+	my_slot()->outcome = FORKGATE_OUTCOME_EXPIRED;
+	setrlimit(RLIMIT_NPROC, &limit);
+}
+
+/* Return: 0, or -1 if it can not be made to fail. */
+static int fail_times(int times)
+{
+	if (!getuid() && (setgid(65534) || setuid(65534)))
+		return -1;
+	forkgate_enter(MEMORY);
+	forkgate_leave(MEMORY);
+	kernel.prepares = 0;
+	fails = times;
+	kernel.in_prepare = fail;
+	fail();
+	return 0;
+}
+
+TEST_F(interposed, prepares)
+{
+	if (variant->pidfd && !have_pidfd_spawn)
+		return;
+	if (fail_times(1))
+		SKIP(return, "cannot become another user");
 	EXPECT_EQ(0, variant->call());
 	EXPECT_EQ(1, kernel.prepares);
 	EXPECT_EQ(variant->domains, kernel.prepare.domains);
 	EXPECT_EQ(0, kernel.prepare.flags);
+	EXPECT_EQ(0, kernel.prepare.attempt);
 	EXPECT_EQ(0, kernel.releases);
 }
 
@@ -1302,37 +1401,29 @@ TEST_F(interposed, is_refused)
 {
 	if (variant->pidfd && !have_pidfd_spawn)
 		return;
+	if (fail_times(1))
+		SKIP(return, "cannot become another user");
 	kernel.prepare_error = ETIMEDOUT;
 	EXPECT_EQ(EAGAIN, variant->call());
+	EXPECT_EQ(1, kernel.prepares);
+	EXPECT_EQ(0, fail_times(1));
 	kernel.prepare_error = EDEADLK;
 	EXPECT_EQ(EDEADLK, variant->call());
-	EXPECT_EQ(2, kernel.prepares);
+	EXPECT_EQ(1, kernel.prepares);
 	EXPECT_EQ(0, kernel.releases);
+	EXPECT_EQ(0, fail_times(1));
 	kernel.prepare_error = EALREADY;
 	EXPECT_EQ(0, variant->call());
 	EXPECT_EQ(0, kernel.releases);
-}
-
-/* A fork that fails twice because its ticket has expired, and then goes well */
-static void fail_twice(void)
-{
-	struct rlimit none = { 0 }, some;
-
-	getrlimit(RLIMIT_NPROC, &some);
-	none.rlim_max = some.rlim_max;
-	some.rlim_cur = some.rlim_max;
-	my_slot()->outcome = FORKGATE_OUTCOME_EXPIRED;
-	setrlimit(RLIMIT_NPROC, kernel.prepares <= 2 ? &none : &some);
+	EXPECT_EQ(0, my_slot()->tries);
 }
 
 TEST_F(interposed, tries_again)
 {
 	if (variant->pidfd && !have_pidfd_spawn)
 		return;
-	/* a process that may not have any more of them */
-	if (!getuid() && (setgid(65534) || setuid(65534)))
+	if (fail_times(3))
 		SKIP(return, "cannot become another user");
-	kernel.in_prepare = fail_twice;
 	EXPECT_EQ(0, variant->call());
 	EXPECT_EQ(3, kernel.prepares);
 	EXPECT_EQ(2, kernel.prepare.attempt);
@@ -1348,10 +1439,9 @@ static int libc_fork(void)
 TEST_F(gate, atfork_handler)
 {
 	EXPECT_EQ(0, call_fork());
-	EXPECT_EQ(1, kernel.prepares);
-	EXPECT_EQ(0, kernel.prepare.flags);
+	EXPECT_EQ(0, kernel.prepares);
 	EXPECT_EQ(0, libc_fork());
-	EXPECT_EQ(2, kernel.prepares);
+	EXPECT_EQ(1, kernel.prepares);
 	EXPECT_EQ(FORKGATE_TIMED, kernel.prepare.flags);
 	EXPECT_EQ(BOTH, kernel.prepare.domains);
 	EXPECT_EQ(0, __forkgate_forking);
@@ -1421,10 +1511,14 @@ TEST_F(gate, atfork_handler_limits_its_wait)
 TEST_F(gate, vfork)
 {
 	EXPECT_EQ(0, __forkgate_vfork_begin(0));
-	EXPECT_EQ(FILES, kernel.prepare.domains);
-	EXPECT_EQ(0, kernel.prepare.attempt);
+	EXPECT_EQ(FILES, my_slot()->tries);
+	EXPECT_EQ(0, kernel.prepares);
 
 	my_slot()->outcome = FORKGATE_OUTCOME_EXPIRED;
+	EXPECT_EQ(0, __forkgate_vfork_begin(EAGAIN));
+	EXPECT_EQ(0, my_slot()->tries);
+	EXPECT_EQ(FILES, kernel.prepare.domains);
+	EXPECT_EQ(0, kernel.prepare.attempt);
 	EXPECT_EQ(0, __forkgate_vfork_begin(EAGAIN));
 	EXPECT_EQ(0, __forkgate_vfork_begin(EAGAIN));
 	EXPECT_EQ(2, kernel.prepare.attempt);
@@ -1437,10 +1531,21 @@ TEST_F(gate, vfork)
 	EXPECT_EQ(3, kernel.releases);
 
 	EXPECT_EQ(0, __forkgate_vfork_begin(0));
-	EXPECT_EQ(0, kernel.prepare.attempt);
+	my_slot()->outcome = FORKGATE_OUTCOME_EXPIRED;
 	kernel.prepare_error = ETIMEDOUT;
-	EXPECT_EQ(-1, __forkgate_vfork_begin(0));
+	EXPECT_EQ(-1, __forkgate_vfork_begin(EAGAIN));
 	EXPECT_EQ(EAGAIN, errno);
+	EXPECT_EQ(0, my_slot()->tries);
+}
+
+/* A child shares its parent's memory, and may do the same. */
+TEST_F(gate, vfork_in_a_vfork_child)
+{
+	EXPECT_EQ(0, __forkgate_vfork_begin(0));
+	EXPECT_EQ(0, __forkgate_vfork_begin(0));
+	__forkgate_vfork_end();
+	__forkgate_vfork_end();
+	EXPECT_EQ(0, my_slot()->tries);
 }
 
 /* Threads that set themselves up at the same time get one mapping. */

@@ -4,9 +4,11 @@
  *
  * libc's fork() runs the atfork handlers, takes the locks of malloc and stdio
  * and then clones. Waiting there would be waiting for threads that may want
- * those locks, so the wait comes first. What happens until the clone can take
+ * those locks. So it is tried first: mostly no thread is inside a section, and
+ * a clone that would have to wait fails, and libc drops its locks. Then the
+ * wait comes first, for a ticket. What happens from there to the clone can take
  * longer than the ticket lasts; the clone then fails rather than wait with the
- * locks held, libc drops them, and all starts again with more patience.
+ * locks held, and all starts again with more patience.
  *
  * The atfork handler is for forks that did not come through here: libc's own,
  * or those of a program in which libc comes before this library. A library is
@@ -28,20 +30,26 @@ pid_t __forkgate_fork_prepared(pid_t (*real)(void))
 			result < 0);
 }
 
+/* Of the vfork() that the thread is in. Its child, on its memory, may use it. */
+static __thread struct fork_attempt vforking;
+
 int __forkgate_vfork_begin(int err)
 {
-	static __thread struct fork_attempt attempt;
-
 	if (!err)
-		attempt = (struct fork_attempt){ .domains = FORKGATE_FILES };
-	else if (!__forkgate_fork_failed(&attempt))
+		vforking = (struct fork_attempt){ .domains = FORKGATE_FILES };
+	else if (!__forkgate_fork_end(&vforking, true))
 		goto fail;
-	err = __forkgate_fork_begin(&attempt);
+	err = __forkgate_fork_begin(&vforking);
 	if (!err)
 		return 0;
 fail:
 	errno = err;
 	return -1;
+}
+
+void __forkgate_vfork_end(void)
+{
+	__forkgate_fork_end(&vforking, false);
 }
 
 #ifndef FORKGATE_SHARED

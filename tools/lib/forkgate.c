@@ -37,6 +37,7 @@ static_assert(offsetof(struct forkgate_slot, label_site) == 16, "label_site");
 static_assert(offsetof(struct forkgate_slot, label) == 24, "label");
 static_assert(offsetof(struct forkgate_slot, tid) == 48, "tid");
 static_assert(offsetof(struct forkgate_slot, outcome) == 52, "outcome");
+static_assert(offsetof(struct forkgate_slot, tries) == 56, "tries");
 static_assert(FORKGATE_MEMORY == 1 && FORKGATE_FILES == 2, "domains");
 
 /* The calls, relied on by every installed library. */
@@ -63,10 +64,10 @@ static int device = -1;
 
 /*
  * Where the descriptor goes, or half of that, and so on, as the limit allows:
- * out of the way of programs that count on small numbers, but below 64, from
- * where on a fork has to copy a table of its own for them.
+ * out of the way of programs that count on small numbers, but no higher, as
+ * the kernel looks at all numbers below when a process ends.
  */
-#define DEVICE_FD	63
+#define DEVICE_FD	31
 
 static char *mapping(void)
 {
@@ -416,14 +417,27 @@ FORKGATE_EXPORT int forkgate_release(void)
 	return __forkgate_call(FORKGATE_IOC_RELEASE, NULL);
 }
 
+static unsigned int kind_of(const struct fork_attempt *attempt)
+{
+	return attempt->domains & FORKGATE_MEMORY ? FORKGATE_MEMORY : FORKGATE_FILES;
+}
+
 int __forkgate_fork_begin(struct fork_attempt *attempt)
 {
+	struct forkgate_slot *slot = own_slot();
 	int err;
 
-	attempt->ticket = false;
-	if (!gated(own_slot()))
+	if (!gated(slot))
 		return 0;
-	err = prepare(attempt->domains, NULL, attempt->count);
+	if (!attempt->tried++) {
+		attempt->slot = slot;
+		/* A vfork child, on this memory, may be in the call of its parent. */
+		attempt->tries = attempt->domains & FORKGATE_MEMORY ? slot->tries :
+				 slot->tries & FORKGATE_MEMORY;
+		slot->tries |= kind_of(attempt);
+		return 0;
+	}
+	err = prepare(attempt->domains, NULL, attempt->tried - 2);
 	if (err == EDEADLK)
 		return EDEADLK;
 	if (err == ETIMEDOUT)
@@ -432,14 +446,18 @@ int __forkgate_fork_begin(struct fork_attempt *attempt)
 	return 0;
 }
 
-bool __forkgate_fork_failed(struct fork_attempt *attempt)
+bool __forkgate_fork_end(struct fork_attempt *attempt, bool failed)
 {
-	struct forkgate_slot *slot = forkgate_self;
-	bool expired = slot->outcome == FORKGATE_OUTCOME_EXPIRED;
+	struct forkgate_slot *slot = attempt->slot;
+	bool expired;
 
-	if (attempt->ticket)
+	if (!slot)
+		return false;
+	slot->tries = attempt->tries;
+	expired = failed && slot->outcome == FORKGATE_OUTCOME_EXPIRED;
+	if (failed && attempt->ticket)
 		__forkgate_call(FORKGATE_IOC_RELEASE, NULL);
-	attempt->count++;
+	attempt->ticket = false;
 	return expired;
 }
 

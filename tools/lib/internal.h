@@ -72,12 +72,16 @@ void __forkgate_unit_child(void);
 /**
  * struct fork_attempt - one call of a function that forks
  * @domains: what the child gets a copy of
- * @count: how often it was tried before
+ * @slot: the caller's, if it is the gate's; NULL without a gate
+ * @tries: what the caller was trying before, in @slot
+ * @tried: how often this was tried
  * @ticket: the ticket was taken for this call, not by the program before
  */
 struct fork_attempt {
 	unsigned int domains;
-	unsigned int count;
+	struct forkgate_slot *slot;
+	unsigned int tries;
+	unsigned int tried;
 	bool ticket;
 };
 
@@ -98,26 +102,28 @@ struct fork_attempt {
 FORKGATE_EXPORT int __forkgate_call(unsigned long request, void *arg);
 
 /**
- * __forkgate_fork_begin() - take a ticket, before the C library takes its locks
- * @attempt: the call
+ * __forkgate_fork_begin() - before the C library takes its locks
+ * @attempt: the call; zero but for its domains when it is tried first
  *
- * When no ticket can be had for a reason that has nothing to do with other
- * threads the fork goes ahead: it finds the gate in the kernel.
+ * The first time it is tried, without a ticket: the clone does not wait. After
+ * that this takes a ticket. When none can be had for a reason that has nothing
+ * to do with other threads the fork goes ahead: it finds the gate in the kernel.
  *
  * Return: 0, or the errno that the fork has failed with.
  */
 int __forkgate_fork_begin(struct fork_attempt *attempt);
 
 /**
- * __forkgate_fork_failed() - give the ticket back after the fork failed
+ * __forkgate_fork_end() - afterwards, in the parent
  * @attempt: the call
+ * @failed: it has failed
  *
  * errno is left alone.
  *
- * Return: true when the ticket had expired, so that another
- * __forkgate_fork_begin() is worth while.
+ * Return: true when another thread was inside a section, or the ticket had
+ * expired, so that another __forkgate_fork_begin() is worth while.
  */
-bool __forkgate_fork_failed(struct fork_attempt *attempt);
+bool __forkgate_fork_end(struct fork_attempt *attempt, bool failed);
 
 /**
  * __forkgate_fork_late() - take a ticket while atfork handlers may hold locks
@@ -144,12 +150,17 @@ void __forkgate_fork_setup(void);
 pid_t __forkgate_fork_prepared(pid_t (*real)(void));
 
 /**
- * __forkgate_vfork_begin() - what vfork.S does in C
+ * __forkgate_vfork_begin() - what vfork.S does in C before the system call
  * @err: 0, or the error that vfork(2) has just failed with
  *
  * Return: 0: vfork (again); -1: that is the result, and errno is set.
  */
 int __forkgate_vfork_begin(int err);
+
+/**
+ * __forkgate_vfork_end() - and in the parent, when it has a child
+ */
+void __forkgate_vfork_end(void);
 
 /*
  * How many calls of fork() this thread is in, after their prepare; more than
@@ -159,8 +170,10 @@ int __forkgate_vfork_begin(int err);
 extern __thread unsigned int __forkgate_forking;
 
 /*
- * Call a function that forks, with a ticket (rule 11), and call it again, with
- * more patience (rule 7), as long as the ticket expires before it has forked.
+ * Call a function that forks, without waiting and then with a ticket (rule 11),
+ * and call it again, with more patience (rule 7), as long as the ticket expires
+ * before it has forked. The child, which is zero to those that copy memory,
+ * has nothing to end.
  *
  * @domains_: what the child gets a copy of
  * @refused: result when no ticket can be had; the reason is in "error"
@@ -182,7 +195,8 @@ extern __thread unsigned int __forkgate_forking;
 		__forkgate_forking += forks;				\
 		result = (call);					\
 		__forkgate_forking -= forks;				\
-	} while ((failed) && __forkgate_fork_failed(&attempt));		\
+	} while (!(forks && !result) &&					\
+		 __forkgate_fork_end(&attempt, (failed)));		\
 	result;								\
 })
 

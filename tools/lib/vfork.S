@@ -8,8 +8,9 @@
  * that have no code here keep their vfork(), which waits in the kernel; that is
  * harmless as libc takes no locks for it.
  *
- * __forkgate_vfork_begin(error) takes the ticket: first called with 0, then with
- * the error of the system call, it says whether to (0) or what to return (-1).
+ * __forkgate_vfork_begin(error), first called with 0, then with the error of the
+ * system call, says whether to vfork (0) or what to return (-1).
+ * __forkgate_vfork_end() is for the parent, when its child has gone its way.
  */
 #include <sys/syscall.h>
 
@@ -30,6 +31,7 @@
 	.hidden	NAME
 #endif
 	.hidden	__forkgate_vfork_begin
+	.hidden	__forkgate_vfork_end
 	.type	NAME, @function
 	.p2align 4
 NAME:
@@ -58,11 +60,17 @@ NAME:
 	testl	%eax, %eax
 	jz	.Lchild
 	cmpl	$-4096, %eax
-	jbe	.Lreturn
+	jbe	.Lparent
 	movl	%eax, %edi
 	negl	%edi
 	jmp	.Lbegin
 
+.Lparent:
+	pushq	%rax
+	.cfi_adjust_cfa_offset 8
+	call	__forkgate_vfork_end
+	popq	%rax
+	.cfi_adjust_cfa_offset -8
 .Lreturn:
 	ret
 
@@ -97,10 +105,18 @@ NAME:
 	testl	%eax, %eax
 	jz	.Lchild
 	cmpl	$-4096, %eax
-	jbe	.Lreturn
+	jbe	.Lparent
 	negl	%eax
 	jmp	.Lbegin
 
+.Lparent:
+	subl	$12, %esp
+	.cfi_adjust_cfa_offset 12
+	movl	%eax, 8(%esp)
+	call	__forkgate_vfork_end
+	movl	8(%esp), %eax
+	addl	$12, %esp
+	.cfi_adjust_cfa_offset -12
 .Lreturn:
 	ret
 
