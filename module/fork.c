@@ -177,7 +177,11 @@ static enum fg_next fg_fork_rest(struct fg_gate *gate, struct fg_thread *thr,
 	/* fg_settle() first, unless it has left this to the timer */
 	if (!list_empty(&gate->notify) && !gate->notified)
 		return FG_NEXT_AGAIN;
-	*left = min3(fork->limit - fork->slept, end - now, FORKGATE_TIME_MAX);
+	*left = FORKGATE_FOREVER;
+	if (fork->limit != FORKGATE_FOREVER)
+		*left = fork->limit - fork->slept;
+	if (end != FORKGATE_FOREVER)
+		*left = min(*left, end - now);
 	return FG_NEXT_SLEEP;
 }
 
@@ -236,13 +240,19 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 	return fg_fork_rest(gate, thr, end, ret, left);
 }
 
-/* Sleep until woken or for @ns; the task's state is set. Return: how long. */
+/*
+ * Sleep until woken or for @ns, but not for longer than a timer can be set; the
+ * task's state is set. Return: how long.
+ */
 static u64 fg_fork_sleep(u64 ns)
 {
 	u64 since = ktime_get_ns();
 
 	fg_step(FG_STEP_SLEEP);
-	schedule_timeout(nsecs_to_jiffies(ns) + 1);
+	if (ns == FORKGATE_FOREVER)
+		schedule();
+	else
+		schedule_timeout(nsecs_to_jiffies(min(ns, FORKGATE_TIME_MAX)) + 1);
 	since = ktime_get_ns() - since;
 	fg_step(FG_STEP_WOKEN);
 	return since;

@@ -126,14 +126,15 @@ static bool fg_is_gated(u64 flags)
 {
 	bool gated;
 
+	/* Most clones of a machine without gates look no further. */
+	if (!atomic_read(&fg_nr_files) && !READ_ONCE(fg_trying))
+		return false;
 	/* The kernel's own */
 	if (!current->mm || (current->flags & PF_KTHREAD))
-		return unlikely(READ_ONCE(fg_trying));
+		return READ_ONCE(fg_trying);
 	/* Rule 1: thread creation copies nothing and suspends no thread. */
 	if ((flags & CLONE_VM) && (flags & CLONE_FILES) &&
 	    !(flags & CLONE_VFORK))
-		return false;
-	if (!atomic_read(&fg_nr_files))
 		return false;
 	rcu_read_lock();
 	gated = fg_gate_find_rcu(current->mm);

@@ -70,17 +70,13 @@ static void fg_gated_fork(struct fg_gate *gate, struct task_struct *parent,
 		fg_thread_put(thr);
 }
 
-/*
- * A clone succeeded and its child is about to run for the first time: the copy
- * is complete. On a machine without gates this costs one test.
- */
-static void fg_on_fork(void *unused, struct task_struct *parent,
-		       struct task_struct *child)
+/* The child of a machine with gates */
+static noinline void fg_forked(struct task_struct *parent,
+			       struct task_struct *child)
 {
 	struct fg_gate *gate;
 
-	if (!atomic_read(&fg_nr_files) || !parent->mm ||
-	    (parent->flags & PF_KTHREAD))
+	if (!parent->mm || (parent->flags & PF_KTHREAD))
 		return;
 	if (child->mm != parent->mm)
 		fg_child_born(child);
@@ -89,6 +85,17 @@ static void fg_on_fork(void *unused, struct task_struct *parent,
 		return;
 	fg_gated_fork(gate, parent, child);
 	fg_gate_put(gate);
+}
+
+/*
+ * A clone succeeded and its child is about to run for the first time: the copy
+ * is complete. On a machine without gates this costs one test.
+ */
+static void fg_on_fork(void *unused, struct task_struct *parent,
+		       struct task_struct *child)
+{
+	if (atomic_read(&fg_nr_files))
+		fg_forked(parent, child);
 }
 
 /*

@@ -106,7 +106,7 @@ def ps_in_json():
     assert gate["tgid"] == scene.tgid and gate["comm"] == "scene", gate
     assert gate["closed"] == ["memory", "files"] and gate["closed_ns"] > 0, gate
     assert gate["threads"] == 4 and gate["blocked"] == 1 and gate["complete"] is True, gate
-    assert gate["counters"]["phases"] == 1 and gate["counters"]["timeouts"] == 0, gate
+    assert gate["counters"]["phases"] == 2 and gate["counters"]["timeouts"] == 0, gate
     assert gate["policy"] == {"patience": None, "ticket_hold": 3600000000000, "timeout": None, "backstop": None,
                               "on_timeout": "fail"}, gate
     fork, = gate["forks"]
