@@ -53,7 +53,7 @@ model: setup ## check the models of the protocol, and mutants of them that must 
 mutants: setup selftests ## remove one guard after the other: tests must fail
 	@selftests/mutants/run
 
-bench: setup lib ## measure what sections and forks cost
+bench: setup lib ## measure what sections and forks cost, with a limit beside each figure
 	@tools/bench/run
 
 # ---- installing ----

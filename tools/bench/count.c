@@ -7,10 +7,16 @@
  * anywhere else. Built twice: "count" is linked with the library, "count-plain"
  * (PLAIN) knows nothing of it. Prints lines "WHAT THREADS COUNT". Must not
  * judge, and must not print what it did not measure.
+ *
+ *	count [-m] THREADS...		measure beside so many idle threads
+ *	count -g COMMAND [ARG...]	run COMMAND while this process has a gate
+ *
+ * With -m the process has one more shared mapping, with a page in use.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <error.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -22,6 +28,7 @@
 #include <string.h>
 #include <linux/futex.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -33,6 +40,7 @@
 
 #define REPEATS		25
 #define FEW_REPEATS	7	/* beside a thousand threads and more */
+#define MAP_SIZE	(2 << 20)	/* of the mapping of -m; a gate's is as large */
 
 static int threads;	/* that sleep beside this one */
 
@@ -151,6 +159,17 @@ static void *futex_sleeper(void *unused)
 	return NULL;
 }
 
+static void futex_sleep(void)
+{
+	word = 0;
+}
+
+static void futex_wake(void)
+{
+	__atomic_store_n(&word, 1, __ATOMIC_SEQ_CST);
+	syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1);
+}
+
 static void rest(void)
 {
 	const struct timespec time = { .tv_nsec = 20000000 };
@@ -158,22 +177,49 @@ static void rest(void)
 	nanosleep(&time, NULL);
 }
 
-static void futex_wake(struct counts *counts)
+/*
+ * measure_wake - the least of some wake-ups
+ * @what: its name
+ * @sleep: called before there is a sleeper
+ * @sleeper: a thread that sleeps, and then sets woken_at
+ * @wake: wakes it
+ */
+static void measure_wake(const char *what, void (*sleep)(void), void *(*sleeper)(void *unused),
+			 void (*wake)(void))
 {
+	int64_t least = INT64_MAX, start;
 	pthread_t thread;
-	int64_t start;
+	int i;
 
-	word = 0;
-	pthread_create(&thread, NULL, futex_sleeper, NULL);
-	rest();
-	start = now();
-	__atomic_store_n(&word, 1, __ATOMIC_SEQ_CST);
-	syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1);
-	pthread_join(thread, NULL);
-	counts->call = woken_at - start;
+	for (i = 0; i < REPEATS; i++) {
+		sleep();
+		errno = pthread_create(&thread, NULL, sleeper, NULL);
+		if (errno)
+			error(2, errno, "pthread_create");
+		rest();
+		woken_at = 0;
+		start = now();
+		wake();
+		pthread_join(thread, NULL);
+		if (woken_at < start)
+			error(2, 0, "%s: nobody slept", what);
+		if (woken_at - start < least)
+			least = woken_at - start;
+	}
+	printf("%s %d %lld\n", what, threads, (long long)least);
 }
 
 #ifndef PLAIN
+static void enter(void)
+{
+	forkgate_enter(FORKGATE_MEMORY);
+}
+
+static void leave(void)
+{
+	forkgate_leave(FORKGATE_MEMORY);
+}
+
 static void *prepare_sleeper(void *unused)
 {
 	errno = forkgate_prepare(FORKGATE_MEMORY, NULL);
@@ -184,18 +230,27 @@ static void *prepare_sleeper(void *unused)
 	return NULL;
 }
 
-static void last_leave(struct counts *counts)
+/*
+ * The clone waits at the gate as any other, and is refused when it goes on,
+ * because of its flags, before it copies anything: no copy is measured.
+ */
+static void *clone_sleeper(void *unused)
 {
-	pthread_t thread;
-	int64_t start;
+	long ret = syscall(SYS_clone, CLONE_NEWNS | CLONE_FS | SIGCHLD, 0, 0, 0, 0);
 
-	forkgate_enter(FORKGATE_MEMORY);
-	pthread_create(&thread, NULL, prepare_sleeper, NULL);
-	rest();
-	start = now();
-	forkgate_leave(FORKGATE_MEMORY);
-	pthread_join(thread, NULL);
-	counts->call = woken_at - start;
+	woken_at = now();
+	if (ret != -1 || errno != EINVAL)
+		error(2, 0, "clone: the kernel should have refused the flags");
+	return NULL;
+}
+
+static void *fork_sleeper(void *unused)
+{
+	struct counts counts;
+
+	raw_fork(&counts);
+	woken_at = counts.call;
+	return NULL;
 }
 
 static void prepare(struct counts *counts)
@@ -207,21 +262,34 @@ static void prepare(struct counts *counts)
 	forkgate_release();
 	counts->end = now();
 }
-#endif
 
-static void measure_wake(const char *what, void (*function)(struct counts *counts))
+/* What a section does at its ends while the gate is closed */
+static int device;
+
+static void through_kernel(struct counts *counts)
 {
-	int64_t least = INT64_MAX;
-	struct counts counts;
-	int i;
+	struct forkgate_enter enter = { .domains = FORKGATE_MEMORY, .flags = FORKGATE_COUNTED };
+	struct forkgate_leave leave = { .domains = FORKGATE_MEMORY, .flags = FORKGATE_COUNTED };
 
-	for (i = 0; i < REPEATS; i++) {
-		function(&counts);
-		if (counts.call < least)
-			least = counts.call;
-	}
-	printf("%s %d %lld\n", what, threads, (long long)least);
+	forkgate_self->depth[0]++;
+	if (ioctl(device, FORKGATE_IOC_ENTER, &enter))
+		error(2, errno, "FORKGATE_IOC_ENTER");
+	counts->call = now();
+	forkgate_self->depth[0]--;
+	if (ioctl(device, FORKGATE_IOC_LEAVE, &leave))
+		error(2, errno, "FORKGATE_IOC_LEAVE");
+	counts->end = now();
 }
+
+static void measure_gate(void)
+{
+	measure("prepare", prepare);
+	measure("enter", through_kernel);
+	measure_wake("wake-prepare", enter, prepare_sleeper, leave);
+	measure_wake("wake-clone", enter, clone_sleeper, leave);
+	measure_wake("wake-fork", enter, fork_sleeper, leave);
+}
+#endif
 
 static void *idle_thread(void *unused)
 {
@@ -258,32 +326,56 @@ static void beside(int count)
 	measure("vfork", libc_vfork);
 	measure("spawn", libc_spawn);
 	measure("thread", libc_thread);
+	measure_wake("wake-futex", futex_sleep, futex_sleeper, futex_wake);
 #ifndef PLAIN
-	measure("prepare", prepare);
+	/* Without the module the same binary has no gate. */
+	if (!forkgate_init(0))
+		measure_gate();
 #endif
 	fflush(stdout);
+}
+
+static void one_more_mapping(void)
+{
+	char *map = mmap(NULL, MAP_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (map == MAP_FAILED)
+		error(2, errno, "mmap");
+	map[0] = 1;
 }
 
 int main(int argc, char **argv)
 {
 	const struct sched_param param = { .sched_priority = 1 };
-	int i;
+	int i = 1;
 
-	if (argc < 2)
-		error(2, 0, "usage: count THREADS...");
+	if (argc < 2 || (argv[1][0] == '-' && argc < 3))
+		error(2, 0, "usage: count [-m] THREADS... | count -g COMMAND [ARG...]");
+#ifndef PLAIN
+	forkgate_enter(FORKGATE_MEMORY);
+	forkgate_leave(FORKGATE_MEMORY);
+	if (!strcmp(argv[1], "-g")) {
+		pid_t pid;
+		int status;
+
+		errno = forkgate_init(0);
+		if (!errno)
+			errno = posix_spawnp(&pid, argv[2], NULL, NULL, argv + 2, environ);
+		if (errno)
+			error(2, errno, "-g");
+		return waitpid(pid, &status, 0) == pid && !status ? 0 : 2;
+	}
+	/* The gate is that of the process, whatever the descriptor. */
+	device = open("/dev/forkgate", O_RDWR | O_CLOEXEC);
+#endif
+	if (!strcmp(argv[1], "-m")) {
+		one_more_mapping();
+		i++;
+	}
 	/* So that a child does not run before the call that made it returns */
 	if (sched_setscheduler(0, SCHED_FIFO, &param))
 		error(2, errno, "sched_setscheduler");
-#ifndef PLAIN
-	/* Without the module the same binary has no gate. */
-	forkgate_enter(FORKGATE_MEMORY);
-	forkgate_leave(FORKGATE_MEMORY);
-#endif
-	measure_wake("futex-wake", futex_wake);
-#ifndef PLAIN
-	measure_wake("last-leave", last_leave);
-#endif
-	for (i = 1; i < argc; i++)
+	for (; i < argc; i++)
 		beside(atoi(argv[i]));
 	return 0;
 }
