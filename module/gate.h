@@ -588,6 +588,8 @@ void fg_gates_for_each(void (*fn)(struct fg_gate *gate, void *arg), void *arg);
 
 /* map.c: the memory shared with user space */
 struct vm_area_struct;
+int fg_units_init(void);
+void fg_units_exit(void);
 void fg_unit_free(struct fg_unit *unit);
 int fg_unit_add(struct fg_gate *gate, u32 index, gfp_t gfp);
 int fg_unit_inherit(struct fg_gate *gate, gfp_t gfp);

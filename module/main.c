@@ -24,6 +24,9 @@ static int __init fg_init(void)
 	ret = fg_threads_init();
 	if (ret)
 		goto exit_gates;
+	ret = fg_units_init();
+	if (ret)
+		goto exit_threads;
 	fg_debugfs_init();
 	ret = fg_lifecycle_init();
 	if (ret)
@@ -43,6 +46,8 @@ exit_lifecycle:
 exit_debugfs:
 	fg_debugfs_exit();
 	rcu_barrier();
+	fg_units_exit();
+exit_threads:
 	fg_threads_exit();
 exit_gates:
 	fg_gates_exit();
@@ -60,6 +65,7 @@ static void __exit fg_exit(void)
 	rcu_barrier();
 	/* Those free the gates. */
 	rcu_barrier();
+	fg_units_exit();
 	fg_threads_exit();
 	fg_gates_exit();
 }

@@ -29,15 +29,38 @@ static_assert(FORKGATE_UNIT_SLOTS <= 64);
 /* A page holds one unit; machines with larger pages need more of the fault. */
 static_assert(PAGE_SIZE == FORKGATE_UNIT_SIZE);
 
+static struct kmem_cache *fg_unit_cache;
+
+/**
+ * fg_units_init - make the cache of units
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int __init fg_units_init(void)
+{
+	fg_unit_cache = KMEM_CACHE(fg_unit, 0);
+	return fg_unit_cache ? 0 : -ENOMEM;
+}
+
+/**
+ * fg_units_exit - free what fg_units_init() has made
+ *
+ * Context: no gate is left.
+ */
+void fg_units_exit(void)
+{
+	kmem_cache_destroy(fg_unit_cache);
+}
+
 static struct fg_unit *fg_unit_alloc(struct fg_gate *gate, gfp_t gfp)
 {
-	struct fg_unit *unit = kzalloc(sizeof(*unit), gfp);
+	struct fg_unit *unit = kmem_cache_zalloc(fg_unit_cache, gfp);
 
 	if (!unit)
 		return NULL;
 	unit->page = alloc_page(gfp | __GFP_ZERO);
 	if (!unit->page) {
-		kfree(unit);
+		kmem_cache_free(fg_unit_cache, unit);
 		return NULL;
 	}
 	unit->shared = page_address(unit->page);
@@ -53,7 +76,7 @@ static struct fg_unit *fg_unit_alloc(struct fg_gate *gate, gfp_t gfp)
 void fg_unit_free(struct fg_unit *unit)
 {
 	put_page(unit->page);
-	kfree(unit);
+	kmem_cache_free(fg_unit_cache, unit);
 }
 
 /* The slot that a copied gate inherits is in its unit now; gate->lock is held. */
@@ -67,10 +90,11 @@ static void fg_slot_inherited(struct fg_gate *gate, struct fg_unit *unit)
 	unit->used |= BIT_ULL(bit);
 	unit->slots[bit] = slot;
 	slot->nr = gate->inherited;
+	/* As the thread sees it, whoever has come by here */
 	if (slot->owner)
 		unit->shared->slots[bit].tid =
 			pid_nr_ns(slot->owner->pid,
-				  task_active_pid_ns(current));
+				  ns_of_pid(slot->owner->pid));
 	gate->inherits = NULL;
 }
 
