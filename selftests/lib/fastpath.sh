@@ -55,8 +55,8 @@ one() {
 			problem+=" not all functions were understood"
 		while read -r name count; do
 			# 32-bit code also finds its global offset table
-			case $name in enter_*) limit=18 ;; *) limit=11 ;; esac
-			[ "${name%_both}" = "$name" ] || limit=$((limit + 3))
+			case $name in enter_*) limit=16 ;; *) limit=9 ;; esac
+			[ "${name%_both}" = "$name" ] || limit=$((limit + 1))
 			[[ " $* " != *' -m32 '* ]] || limit=$((limit + 9))
 			[ "$count" -le "$limit" ] 2>/dev/null || problem+=" $name: $count (at most $limit instructions)"
 		done <"$tmp/paths"
