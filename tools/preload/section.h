@@ -16,6 +16,7 @@
 #include <forkgate.h>
 
 #define EXPORT		__attribute__((__visibility__("default")))
+#define HIDDEN		__attribute__((__visibility__("hidden")))
 #define likely(x)	__builtin_expect(!!(x), 1)
 #define unlikely(x)	__builtin_expect(!!(x), 0)
 
@@ -27,7 +28,7 @@ enum {
 	ORIGINALS
 };
 
-extern void *originals[ORIGINALS];
+extern HIDDEN void *originals[ORIGINALS];
 
 /**
  * find_original() - look for the function that a wrapper stands in for
@@ -50,7 +51,7 @@ static inline void *original(int number)
 #define REAL(name)	((__typeof__(name) *)original(ORIGINAL_##name))
 
 /* The domains of all sections: what "forkgate run --domains" says. */
-extern unsigned int section_domains;
+extern HIDDEN unsigned int section_domains;
 
 /* Return: what to leave; 0 if the program asked for FORKGATE_STRICT in vain. */
 static inline unsigned int section_enter(unsigned int domains)
@@ -77,6 +78,8 @@ static inline void section_leave(unsigned int *domains)
 EXPORT type section_##name parameters __asm__(#name);			\
 type section_##name parameters
 
+#ifndef QUICK
+
 #define SECTION(type, name, parameters, arguments)			\
 WRAPPER(type, name, parameters)						\
 {									\
@@ -84,12 +87,54 @@ WRAPPER(type, name, parameters)						\
 	return REAL(name) arguments;					\
 }
 
-#define SECTION_VOID(name, parameters, arguments)			\
-WRAPPER(void, name, parameters)						\
+#else
+
+static inline void section_leave_memory(char *unused)
+{
+	(void)unused;
+	forkgate_leave(FORKGATE_MEMORY);
+}
+
+/*
+ * For functions as short as malloc(): what is most frequent comes first and saves
+ * few registers, because all that would need them is in functions of its own.
+ */
+#define SECTION(type, name, parameters, arguments)			\
+static __attribute__((__noinline__)) type any_##name parameters		\
 {									\
 	IN_SECTION(section_domains);					\
-	REAL(name) arguments;						\
+	return REAL(name) arguments;					\
+}									\
+									\
+/* The gate is closed: all over again */				\
+static __attribute__((__noinline__)) type missed_##name parameters	\
+{									\
+	forkgate_leave(FORKGATE_MEMORY);				\
+	return any_##name arguments;					\
+}									\
+									\
+WRAPPER(type, name, parameters)						\
+{									\
+	void *found = __atomic_load_n(&originals[ORIGINAL_##name],	\
+				      __ATOMIC_RELAXED);		\
+	struct forkgate_slot *slot = forkgate_self;			\
+									\
+	if (unlikely(!found || !slot || section_domains != FORKGATE_MEMORY)) \
+		return any_##name arguments;				\
+	if (unlikely(forkgate_enter_steps(slot, forkgate_site(),	\
+					  FORKGATE_MEMORY)))		\
+		return missed_##name arguments;				\
+									\
+	char inside __attribute__((__cleanup__(section_leave_memory)));	\
+									\
+	(void)inside;							\
+	return ((__typeof__(name) *)found) arguments;			\
 }
+
+#endif
+
+#define SECTION_VOID(name, parameters, arguments)			\
+	SECTION(void, name, parameters, arguments)
 
 #define UNPACK(...)	__VA_ARGS__
 
