@@ -54,37 +54,41 @@ static void fg_child_born(struct task_struct *child)
 	fg_gate_put(gate);
 }
 
-static void fg_gated_fork(struct fg_gate *gate, struct task_struct *parent,
-			  struct task_struct *child)
+/* A clone that shares memory did not come through the hook. */
+static void fg_unhooked_fork(struct fg_thread *thr, struct task_struct *parent,
+			     struct task_struct *child)
 {
-	struct fg_thread *thr = fg_thread_find(parent);
-	struct fg_clone *clone = thr ? thr->clone : NULL;
+	struct fg_gate *gate;
 
-	if (!clone && child->mm == parent->mm && child->files &&
-	    child->files != parent->files)
-		fg_files_bypassed(gate, thr);
-	/* Rule 2: it opens with the copy, not when a vfork child execs. */
-	if (clone && ((clone->flags & CLONE_VFORK) || parent->ptrace))
-		fg_fork_copied(clone, child);
-	if (thr)
-		fg_thread_put(thr);
+	if (!child->files || child->files == parent->files)
+		return;
+	gate = fg_gate_get(parent->mm);
+	if (!gate)
+		return;
+	fg_files_bypassed(gate, thr);
+	fg_gate_put(gate);
 }
 
-/* The child of a machine with gates */
+/* A clone on a machine with gates */
 static noinline void fg_forked(struct task_struct *parent,
 			       struct task_struct *child)
 {
-	struct fg_gate *gate;
+	struct fg_clone *clone;
+	struct fg_thread *thr;
 
 	if (!parent->mm || (parent->flags & PF_KTHREAD))
 		return;
 	if (child->mm != parent->mm)
 		fg_child_born(child);
-	gate = fg_gate_get(parent->mm);
-	if (!gate)
-		return;
-	fg_gated_fork(gate, parent, child);
-	fg_gate_put(gate);
+	thr = fg_thread_find(parent);
+	clone = thr ? thr->clone : NULL;
+	/* Rule 2: it opens with the copy, not when a vfork child execs. */
+	if (clone && ((clone->flags & CLONE_VFORK) || parent->ptrace))
+		fg_fork_copied(clone, child);
+	else if (!clone && child->mm == parent->mm)
+		fg_unhooked_fork(thr, parent, child);
+	if (thr)
+		fg_thread_put(thr);
 }
 
 /*
