@@ -30,7 +30,7 @@ native: selftests ## run the tests that need no module, on this machine
 programs: lib
 	@$(MAKE) -C tools/demo
 
-.PHONY: setup demo check check-all lint bench mutants model
+.PHONY: setup demo check check-all check-release lint bench mutants model
 setup: ## install the Debian packages that demo and check need
 	@tools/setup
 
@@ -43,6 +43,9 @@ check: setup ## build everything and test it on kernel 6.12
 
 check-all: setup ## the same, on all kernels, with all checkers
 	@tools/check all
+
+check-release: setup ## what takes too long for check-all: before a release
+	@tools/check release
 
 lint: setup ## check the sources and the documentation
 	@tools/lint/run
