@@ -101,7 +101,8 @@ static void *newcomer(void *unused)
 		pause_a_bit();
 		memset(&state, 0, sizeof(state));
 		call(FORKGATE_IOC_STATE, &state);
-	} while (!state.forkers);
+		/* fork() is tried first */
+	} while (!state.forkers || state.phases < (raw ? 1 : 2));
 	forkgate_enter(FORKGATE_MEMORY);
 	forkgate_leave(FORKGATE_MEMORY);
 	return unused;
