@@ -27,7 +27,7 @@
 #define ARRAY_SIZE(array)	(sizeof(array) / sizeof((array)[0]))
 
 #define FEW		100
-#define MOST_WORKERS	12000
+#define MOST_WORKERS	32000
 #define MOST_WATCHERS	65536
 
 static struct worker workers[MOST_WORKERS];
@@ -437,6 +437,41 @@ static void exits(int n)
 	wait_until(gate_state().threads == n);
 }
 
+/*
+ * One of n threads, all idle, forks: the gate closes units and looks at slots. The child gets no
+ * stacks but its own, because the kernel alone takes its time to free a copy of thousands.
+ */
+static bool fork_set_up(int n)
+{
+	pthread_attr_t attr;
+	size_t size, guard;
+	void *stack;
+	int i;
+
+	if (!spawn(n))
+		return false;
+	for (i = 1; i < n; i++) {
+		if (pthread_getattr_np(workers[i].thread, &attr))
+			return false;
+		pthread_attr_getguardsize(&attr, &guard);
+		pthread_attr_getstack(&attr, &stack, &size);
+		pthread_attr_destroy(&attr);
+		if (madvise((char *)stack - guard, guard + size, MADV_DONTFORK))
+			return false;
+	}
+	return true;
+}
+
+static void forks(int n)
+{
+	run_fork(&workers[0], &fork_both);
+}
+
+static bool fork_tear_down(int n)
+{
+	return gate_state().forks == 1;
+}
+
 /* n epoll entries for the device, while tickets come and go */
 static int epoll_fd = -1;
 static int watched[MOST_WATCHERS];
@@ -514,6 +549,7 @@ static const struct scene scenes[] = {
 	{ "state", 10000, state_set_up, state, state_tear_down },
 	{ "gone", 10000, gone_set_up, gone, gone_tear_down },
 	{ "exit", 10000, exit_set_up, exits, gone_tear_down },
+	{ "fork", 32000, fork_set_up, forks, fork_tear_down },
 	{ "poll", 60000, poll_set_up, polls, poll_tear_down },
 	{ "end", 3000, end_set_up, end, end_tear_down },
 };
