@@ -60,7 +60,10 @@ static bool fg_fence_needed(int cpu, void *unused)
 	return !fg_cpu_lazy(cpu);
 }
 
-/* May another CPU run the calling process? */
+/*
+ * May another CPU run the calling process? A thread of it that comes to this CPU,
+ * should the caller leave it, has passed the barrier of the switch.
+ */
 static bool fg_fence_others(void)
 {
 	return atomic_read(&current->mm->mm_users) > 1 &&

@@ -124,7 +124,9 @@ static void fg_fork_hold(struct fg_gate *gate, struct fg_thread *thr)
 			   max(gate->policy.ticket_hold, FG_TICKET_HOLD);
 	fork->left_slept = fork->slept;
 	fork->left_since = fork->since;
-	if (fatal_signal_pending(current) || !gate->policy.ticket_hold) {
+	/* Without a limit to its sleep it would not use the place. */
+	if (fatal_signal_pending(current) || !gate->policy.ticket_hold ||
+	    !fork->limit) {
 		fg_phase_leave(gate, thr);
 	} else {
 		fg_phase_again(gate, thr, 0, fork->kind, FG_BY_RESTART);
@@ -454,16 +456,26 @@ static void fg_fork_go_on(struct fg_gate *gate, struct fg_thread *thr, u32 need)
 }
 
 /*
- * Does the thread try, to prepare only if it has to (rule 11)? gate->lock is
- * held. User space decides about no other clone than its own.
+ * What a thread says that it tries, to prepare only if it has to (rule 11), holds
+ * for one clone: @on says it again for the restart of that clone; otherwise it is
+ * taken back. User space decides about no other clone than its own. gate->lock is
+ * held. Return: whether it was said of such a clone.
  */
-static bool fg_fork_tries(struct fg_gate *gate, struct fg_clone *clone)
+static bool fg_fork_tries(struct fg_gate *gate, struct fg_clone *clone, bool on)
 {
+	u32 kind = clone->need & FORKGATE_MEMORY ?: FORKGATE_FILES, tries;
 	struct fg_thread *thr = clone->thr;
-	u32 kind = clone->need & FORKGATE_MEMORY ?: FORKGATE_FILES;
+	struct forkgate_slot *shared;
 
-	return thr->slot->nr != FG_NO_SLOT && fg_thread_acts(thr) &&
-	       (READ_ONCE(fg_shared_slot(gate, thr->slot->nr)->tries) & kind);
+	lockdep_assert_held(&gate->lock);
+
+	if (gate->dead || thr->slot->nr == FG_NO_SLOT || !fg_thread_acts(thr))
+		return false;
+	shared = fg_shared_slot(gate, thr->slot->nr);
+	tries = READ_ONCE(shared->tries);
+	if (on || (tries & kind))
+		WRITE_ONCE(shared->tries, on ? tries | kind : tries & ~kind);
+	return tries & kind;
 }
 
 /*
@@ -518,8 +530,8 @@ static void fg_fork_enter(struct fg_gate *gate, struct fg_clone *clone)
 	else
 		fg_fork_go_on(gate, thr, clone->need);
 	fg_fork_unpoll(fork);
-	clone->tries = fork->past != FG_PAST_PREPARED &&
-		       fg_fork_tries(gate, clone);
+	clone->tries = fg_fork_tries(gate, clone, false) &&
+		       fork->past != FG_PAST_PREPARED;
 	if (clone->tries)
 		fork->limit = 0;
 }
@@ -545,25 +557,46 @@ static int fg_fork_pass(struct fg_gate *gate, struct fg_clone *clone,
 }
 
 /*
- * A clone that was counted is not under way any more; gate->lock is held.
- * Return: whether the module has to be put, for gate->pinned.
+ * Rule 15: a gate that ends holds the module for the clones that it has counted.
+ * Return: false if it has ended.
+ */
+static bool fg_fork_count(struct fg_gate *gate)
+{
+	unsigned long irq;
+	bool alive;
+
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	alive = !gate->dead;
+	gate->clones += alive;
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	return alive;
+}
+
+/*
+ * The clone is not under way any more; gate->lock is held. Return: whether the
+ * module has to be put, for gate->pinned.
  */
 static bool fg_fork_uncount(struct fg_gate *gate)
 {
+	lockdep_assert_held(&gate->lock);
+
 	return !--gate->clones && gate->pinned;
 }
 
-static void fg_fork_cleanup(struct fg_clone *clone, bool pinned)
+/* A clone that was counted, and uncounted, is done with. */
+static void fg_fork_cleanup(struct fg_gate *gate, struct fg_clone *clone,
+			    bool pinned)
 {
-	struct fg_gate *gate = fg_thread_gate(clone->thr);
-
 	if (clone->child)
 		fg_gate_discard(clone->child);
 	if (clone->stand_in)
 		fg_thread_put(clone->stand_in);
-	fg_thread_put(clone->thr);
+	if (clone->thr)
+		fg_thread_put(clone->thr);
 	fg_gate_put(gate);
-	*clone = (struct fg_clone){};
+	clone->thr = NULL;
+	clone->child = NULL;
+	clone->stand_in = NULL;
 	if (pinned)
 		module_put(THIS_MODULE);
 }
@@ -584,56 +617,46 @@ static int fg_fork_allocate(struct fg_gate *gate, struct fg_clone *clone)
 	return 0;
 }
 
-/*
- * The clone is counted, and waits if it copies something. Return: 0, -ESTALE or
- * the clone's error, and then it is not counted.
- */
-static int fg_fork_do(struct fg_gate *gate, struct fg_clone *clone,
-		      bool *pinned)
+/* The clone waits if it copies something. Return: 0, -ESTALE or its error. */
+static int fg_fork_do(struct fg_gate *gate, struct fg_clone *clone)
 {
 	enum fg_past past;
 	unsigned long irq;
 	int ret = 0;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	if (gate->dead) {
-		raw_spin_unlock_irqrestore(&gate->lock, irq);
-		return -ESTALE;
-	}
-	gate->clones++;
-	if (clone->need)
+	if (gate->dead)
+		ret = -ESTALE;
+	else if (clone->need)
 		fg_fork_enter(gate, clone);
 	else
 		fg_count(gate, FG_EVENT_FORK);
 	past = clone->thr->fork.past;
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
-	if (clone->need)
-		ret = fg_fork_pass(gate, clone, past);
-	if (!ret)
-		return 0;
+	if (ret || !clone->need)
+		return ret;
 
-	raw_spin_lock_irqsave(&gate->lock, irq);
-	*pinned = fg_fork_uncount(gate);
-	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	ret = fg_fork_pass(gate, clone, past);
+	if (ret == -ERESTARTNOINTR && clone->tries) {
+		raw_spin_lock_irqsave(&gate->lock, irq);
+		fg_fork_tries(gate, clone, true);
+		raw_spin_unlock_irqrestore(&gate->lock, irq);
+	}
 	return ret;
 }
 
-static int fg_fork_try(u64 clone_flags, struct fg_clone *clone)
+/* A clone of a counted gate. Return: as fg_fork_do(). */
+static int fg_fork_at(struct fg_gate *gate, u64 clone_flags,
+		      struct fg_clone *clone)
 {
-	struct fg_gate *gate = fg_gate_get(current->mm);
 	struct fg_thread *thr;
-	bool pinned = false;
 	int ret;
 
-	if (!gate)
-		return 0;
 	fg_step(FG_STEP_BEGIN);
 	ret = fg_unit_inherit(gate, GFP_KERNEL_ACCOUNT);
 	thr = ret ? ERR_PTR(ret) : fg_thread_get(gate);
-	if (IS_ERR(thr)) {
-		fg_gate_put(gate);
+	if (IS_ERR(thr))
 		return PTR_ERR(thr) == -ENXIO ? -ESTALE : PTR_ERR(thr);
-	}
 
 	clone->thr = thr;
 	clone->flags = clone_flags;
@@ -642,13 +665,39 @@ static int fg_fork_try(u64 clone_flags, struct fg_clone *clone)
 		      (clone_flags & CLONE_FILES ? 0 : FORKGATE_FILES);
 	ret = fg_fork_allocate(gate, clone);
 	if (!ret)
-		ret = fg_fork_do(gate, clone, &pinned);
-	else if (clone->need)
+		return fg_fork_do(gate, clone);
+	if (clone->need)
 		fg_fork_drop(gate, thr);
-	if (ret)
-		fg_fork_cleanup(clone, pinned);
-	else
-		thr->clone = clone;
+	return ret;
+}
+
+static int fg_fork_try(u64 clone_flags, struct fg_clone *clone)
+{
+	struct fg_gate *gate = fg_gate_get(current->mm);
+	unsigned long irq;
+	bool pinned;
+	int ret;
+
+	if (!gate)
+		return 0;
+	if (!fg_fork_count(gate)) {
+		fg_gate_put(gate);
+		return -ESTALE;
+	}
+	ret = fg_fork_at(gate, clone_flags, clone);
+	if (!ret) {
+		clone->thr->clone = clone;
+		return 0;
+	}
+	/* It goes on, and the gate that holds the module may have ended. */
+	if (ret == -ESTALE && !clone->pinned) {
+		__module_get(THIS_MODULE);
+		clone->pinned = true;
+	}
+	raw_spin_lock_irqsave(&gate->lock, irq);
+	pinned = fg_fork_uncount(gate);
+	raw_spin_unlock_irqrestore(&gate->lock, irq);
+	fg_fork_cleanup(gate, clone, pinned);
 	return ret;
 }
 
@@ -661,7 +710,8 @@ static int fg_fork_try(u64 clone_flags, struct fg_clone *clone)
  * Context: the cloning thread; may sleep.
  * Return: 0: clone, then call fg_fork_end() if @clone->thr is set. Otherwise
  * the clone's error: -ENOMEM, -EAGAIN, -EDEADLK, -ERESTARTNOINTR (only while a
- * signal is pending).
+ * signal is pending). In any case the caller puts the module afterwards if
+ * @clone->pinned is set.
  */
 int fg_fork_begin(u64 clone_flags, struct fg_clone *clone)
 {
@@ -732,11 +782,13 @@ void fg_fork_end(struct fg_clone *clone, long ret)
 		else
 			fg_phase_leave(gate, thr);
 	}
+	if (ret == -ERESTARTNOINTR && clone->tries)
+		fg_fork_tries(gate, clone, true);
 	fg_phase_run(gate);
 	if (clone->need && ret != -ERESTARTNOINTR)
 		thr->fork.past = FG_PAST_NONE;
 	pinned = fg_fork_uncount(gate);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	fg_settle(gate);
-	fg_fork_cleanup(clone, pinned);
+	fg_fork_cleanup(gate, clone, pinned);
 }

@@ -293,7 +293,8 @@ struct fg_gate *fg_gate_copy(struct fg_thread *thr, struct fg_gate *parent,
 	if (thr) {
 		raw_spin_lock_irqsave(&parent->lock, irq);
 		if (!parent->dead && fg_thread_acts(thr)) {
-			nr = thr->slot->nr;
+			nr = parent->inherits == thr->slot ?
+			     parent->inherited : thr->slot->nr;
 			inside = fg_thread_inside(thr);
 		}
 		raw_spin_unlock_irqrestore(&parent->lock, irq);

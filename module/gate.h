@@ -221,6 +221,7 @@ struct fg_entry {
  * @flags: of the clone
  * @need: domains it copies
  * @tries: it must not wait, because its caller has not prepared yet
+ * @pinned: it holds the module, because a gate has ended on the way
  * @child: the gate made for the child, until the child's mapping takes it
  * @stand_in: a vfork child's fg_thread, a reference
  * @depth: of the parent's slot, before a vfork
@@ -230,6 +231,7 @@ struct fg_clone {
 	u64 flags;
 	u32 need;
 	bool tries;
+	bool pinned;
 	struct fg_gate *child;
 	struct fg_thread *stand_in;
 	u32 depth[FG_NR_DOMAINS];
@@ -454,7 +456,7 @@ enum fg_joining {
  * @vmas: mappings; the last one's end is the gate's
  * @dead: no mapping any more: no one waits here, nothing is promised
  * @pinned: dead while clones were under way, for which the module is held
- * @clones: clones under way that have been let through
+ * @clones: clones under way
  * @units: @nr_units pointers, of which the array has room for @max_units
  * @unit: the array of a gate with one unit
  * @nr_units: units below have been in use

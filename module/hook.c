@@ -76,27 +76,25 @@ static noinline pid_t fg_resume_clone(struct kernel_clone_args *args)
 }
 
 /*
- * A clone that comes back has to find the module. One that passes a gate has
- * it pinned by that; for one whose gate has ended meanwhile it is pinned here.
+ * A clone that comes back has to find the module. Its gate sees to that; one
+ * without a gate any more holds the module itself.
  */
 static pid_t fg_resume_user(struct kernel_clone_args *args)
 {
 	struct fg_clone clone;
-	bool pinned;
 	pid_t ret;
 
 	ret = fg_fork_begin(args->flags, &clone);
-	if (ret)
-		return ret;
-	if (clone.thr) {
+	if (!ret && clone.thr) {
 		ret = fg_resume_clone(args);
 		fg_fork_end(&clone, ret);
-	} else {
-		pinned = try_module_get(THIS_MODULE);
+	} else if (!ret) {
+		if (!clone.pinned)
+			clone.pinned = try_module_get(THIS_MODULE);
 		ret = fg_resume_clone(args);
-		if (pinned)
-			module_put(THIS_MODULE);
 	}
+	if (clone.pinned)
+		module_put(THIS_MODULE);
 	return ret;
 }
 
@@ -126,7 +124,7 @@ static bool fg_is_gated(u64 flags)
 {
 	bool gated;
 
-	/* Most clones of a machine without gates look no further. */
+	/* Without an open file of the device clones look no further. */
 	if (!atomic_read(&fg_nr_files) && !READ_ONCE(fg_trying))
 		return false;
 	/* The kernel's own */

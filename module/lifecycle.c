@@ -69,7 +69,7 @@ static void fg_unhooked_fork(struct fg_thread *thr, struct task_struct *parent,
 	fg_gate_put(gate);
 }
 
-/* A clone on a machine with gates */
+/* A clone while a file of the device is open */
 static noinline void fg_forked(struct task_struct *parent,
 			       struct task_struct *child)
 {
@@ -93,7 +93,7 @@ static noinline void fg_forked(struct task_struct *parent,
 
 /*
  * A clone succeeded and its child is about to run for the first time: the copy
- * is complete. On a machine without gates this costs one test.
+ * is complete. While no file of the device is open this costs one test.
  */
 static void fg_on_fork(void *unused, struct task_struct *parent,
 		       struct task_struct *child)

@@ -38,7 +38,8 @@ static struct kmem_cache *fg_unit_cache;
  */
 int __init fg_units_init(void)
 {
-	fg_unit_cache = KMEM_CACHE(fg_unit, 0);
+	fg_unit_cache = kmem_cache_create("forkgate_unit",
+					  sizeof(struct fg_unit), 0, 0, NULL);
 	return fg_unit_cache ? 0 : -ENOMEM;
 }
 

@@ -737,6 +737,7 @@ bool fg_phase_verify(struct fg_gate *gate, struct fg_thread *thr)
 	if (!fg_phase_idle(gate, thr))
 		return false;
 	fg_deadline_clear(gate, thr);
+	fg_thread_tell(gate, thr, FORKGATE_OUTCOME_GRANTED);
 	gate->nr_tickets--;
 	fg_phase_copying(gate, thr);
 	thr->fork.kind = FG_CLONE;
@@ -1023,5 +1024,8 @@ void fg_gate_end(struct fg_gate *gate)
 	} while (more);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	fg_settle(gate);
+	/* No timer does the rest. */
+	while (fg_poll_wake(gate))
+		cond_resched();
 	fg_blame_drop(&report.blame);
 }

@@ -256,6 +256,7 @@ static int fg_ticket_start(struct fg_gate *gate, struct fg_thread *thr,
 	}
 	if (fork->state == FG_FORK_NONE || fork->kind != FG_POLLED_TICKET)
 		now = fg_fork_resume(fork);
+	fg_thread_tell(gate, thr, FORKGATE_OUTCOME_NONE);
 	fg_fork_unpoll(fork);
 	fg_fork_other(gate, thr, prepare->domains, kind);
 	if (polled) {
@@ -358,9 +359,9 @@ static int fg_prepare_once(struct fg_gate *gate, struct fg_thread *thr,
 	default:
 		prepare->outcome = FORKGATE_OUTCOME_NONE;
 	}
-	/* A grant has told it. */
+	/* A grant has told it, perhaps just now. */
 	if (prepare->outcome != FORKGATE_OUTCOME_GRANTED &&
-	    ret != -ERESTARTNOINTR)
+	    prepare->outcome != FORKGATE_OUTCOME_NONE)
 		fg_outcome(gate, thr, prepare->outcome);
 	return ret;
 }

@@ -83,6 +83,28 @@ FIXTURE_TEARDOWN(off)
 	write_file(variant->file, "1");
 }
 
+/* The child of a child that has not touched its slot has one all the same. */
+static int grandchild_bypassed(void)
+{
+	if (slot->tid != (unsigned int)sys_gettid() || gate_state().threads != 1)
+		return 1;
+	if (gate_enter(MEMORY) || gate_state().holders_count != 1)
+		return 2;
+	return gate_leave_by_call(MEMORY) ? 3 : 0;
+}
+
+static int child_bypasses_again(void)
+{
+	return child_exit(raw_fork(0, grandchild_bypassed));
+}
+
+TEST_F(off, grandchild_has_a_slot)
+{
+	struct fork_how how = { 0, child_bypasses_again };
+
+	EXPECT_EQ(0, run_fork(&self->forker, &how));
+}
+
 TEST_F(off, is_noticed_and_readable)
 {
 	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(MEMORY)));

@@ -4,7 +4,9 @@
  * wait, whatever stands in its way: it fails with EAGAIN and the outcome that
  * says "prepare", is no time-out and no circle, and leaves nothing behind.
  */
+#include "test/handler.h"
 #include "test/harness.h"
+#include "test/step.h"
 
 FIXTURE(tries) {
 	struct worker holder, forker, other;
@@ -52,6 +54,11 @@ static long job_say(void *kind)
 	return 0;
 }
 
+static long job_said(void *unused)
+{
+	return slot->tries;
+}
+
 /* What a failed try says, and that the gate is as if it had not been. */
 static bool tried_in_vain(struct worker *forker, struct fork_how *how)
 {
@@ -77,6 +84,8 @@ TEST_F(tries, goes_through)
 	ASSERT_EQ(0, run(&self->forker, job_say, ARG(variant->kind)));
 	EXPECT_EQ(0, run_fork(&self->forker, variant->how));
 	EXPECT_EQ(FORKGATE_OUTCOME_GRANTED, run(&self->forker, job_outcome, NULL));
+	EXPECT_EQ(0, run(&self->forker, job_said, NULL));
+	ASSERT_EQ(0, run(&self->forker, job_say, ARG(variant->kind)));
 	/* A child of its own memory tries nothing, inside a section or not. */
 	if (!(variant->needs & MEMORY))
 		return;
@@ -92,8 +101,11 @@ TEST_F(tries, does_not_wait)
 	EXPECT_TRUE(tried_in_vain(&self->forker, variant->how));
 	EXPECT_EQ(0, gate_state().forkers);
 	EXPECT_EQ(0, gate.head->closed);
+	/* It was said of that clone alone. */
+	EXPECT_EQ(0, run(&self->forker, job_said, NULL));
+	ASSERT_TRUE(fork_waits(&self->forker, variant->how, 1));
 	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(variant->needs)));
-	EXPECT_EQ(0, run_fork(&self->forker, variant->how));
+	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
 /* It says it of one kind of clone alone. */
@@ -162,6 +174,43 @@ TEST_F(tries, beside_a_drain)
 	EXPECT_TRUE(wait_until(worker_waits(&self->other, 1)));
 	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&self->other));
+}
+
+/*
+ * A signal interrupts a try that is not decided yet. A handler that does not try
+ * must not get its place: its clone waits.
+ */
+static struct fork_how *handler_how;
+static int handler_child;
+
+static void handler_forks(int signo)
+{
+	slot->tries = 0;
+	WRITE_ONCE(handler_child, -1);
+	WRITE_ONCE(handler_child, job_fork(handler_how));
+}
+
+TEST_F(tries, interrupted)
+{
+	if (!have_steps() || steps_reset())
+		SKIP(return, NO_STEPS);
+	handler_how = variant->how;
+	handle(handler_forks, 0);
+	ASSERT_EQ(0, change_policy(on_timeout, FORKGATE_PROCEED));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(variant->needs)));
+	ASSERT_EQ(0, run(&self->forker, job_say, ARG(variant->kind)));
+	ASSERT_EQ(0, step("close", "hold"));
+	start(&self->forker, job_fork, variant->how);
+	ASSERT_TRUE(wait_until(step_waiting("close") == 1));
+	ASSERT_EQ(0, interrupt(&self->forker));
+	ASSERT_EQ(0, step("close", "go"));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
+	EXPECT_EQ(-1, READ_ONCE(handler_child));
+	EXPECT_EQ(0, gate_state().unsafe);
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(variant->needs)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(0, child_exit(handler_child));
+	steps_reset();
 }
 
 FIXTURE_WORKERS(circle, a, b);

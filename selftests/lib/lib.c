@@ -749,6 +749,43 @@ TEST_F(lib, handlers_lock_in_the_other_order)
 	}
 }
 
+static pid_t do_fork_empty(void)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(0);
+	return pid;
+}
+
+static pid_t do_vfork_empty(void)
+{
+	pid_t pid = vfork();
+
+	if (!pid)
+		_exit(0);
+	return pid;
+}
+
+/* Without its gate a program forks as it did before. */
+static int child_unmapped(void)
+{
+	if (munmap((void *)forkgate_header_of(forkgate_self), FORKGATE_MAP_SIZE))
+		return 1;
+	if (reap(do_fork_empty()) || reap(do_vfork_empty()))
+		return 2;
+	return 0;
+}
+
+TEST_F(lib, forks_when_unmapped)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(child_unmapped());
+	EXPECT_EQ(0, reap(pid));
+}
+
 /*
  * Forks that libc does behind the library's back
  */

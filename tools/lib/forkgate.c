@@ -422,12 +422,18 @@ static unsigned int kind_of(const struct fork_attempt *attempt)
 	return attempt->domains & FORKGATE_MEMORY ? FORKGATE_MEMORY : FORKGATE_FILES;
 }
 
+/* A program may have unmapped the device, or its parent not have handed it on. */
+static bool still_mapped(void)
+{
+	return !raw_call(SYS_msync, mapping(), (long)FORKGATE_UNIT_SIZE, (long)MS_ASYNC);
+}
+
 int __forkgate_fork_begin(struct fork_attempt *attempt)
 {
 	struct forkgate_slot *slot = own_slot();
 	int err;
 
-	if (!gated(slot))
+	if (!gated(slot) || (!attempt->tried && !still_mapped()))
 		return 0;
 	if (!attempt->tried++) {
 		attempt->slot = slot;

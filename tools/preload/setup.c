@@ -61,8 +61,9 @@ static void say_holder(const struct forkgate_holder *holder)
 }
 
 /*
- * Runs before a fork, after libforkgate has prepared and before libc takes its
- * locks: if that wait has ended unsafe, its holders can still be seen.
+ * Runs before a fork, after libforkgate has prepared, if it had to, and before
+ * libc takes its locks: if that wait has ended unsafe, its holders can still be
+ * seen. While it only tries, the outcome is that of an earlier fork.
  */
 static void before_fork(void)
 {
@@ -76,7 +77,7 @@ static void before_fork(void)
 	struct timespec now;
 	unsigned int i;
 
-	if (!slot || slot->outcome != FORKGATE_OUTCOME_UNSAFE)
+	if (!slot || slot->tries || slot->outcome != FORKGATE_OUTCOME_UNSAFE)
 		return;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	if (now.tv_sec != __atomic_exchange_n(&last_message, now.tv_sec, __ATOMIC_RELAXED) &&
