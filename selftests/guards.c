@@ -653,6 +653,28 @@ TEST_F(guard, a_poller_inside_makes_a_circle)
 	EXPECT_EQ(0, run(&self->forker, job_leave, ARG(FILES)));
 }
 
+/* Nor has the gate been told when one that polls leaves what nobody needs yet. */
+TEST_F(guard, a_poller_that_has_left_makes_no_circle)
+{
+	static struct worker crowd[FORKGATE_UNIT_SLOTS];
+	struct worker *poller = &crowd[FORKGATE_UNIT_SLOTS - 1];
+
+	/* In a unit where no other thread is inside anything */
+	ASSERT_EQ(0, workers_new(crowd, FORKGATE_UNIT_SLOTS));
+	ASSERT_EQ(gate_unit(1), slot_header(poller->slot));
+	ASSERT_EQ(0, run(&self->second, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FILES)));
+	ASSERT_EQ(0, run(poller, job_enter, ARG(FILES)));
+	ASSERT_EQ(-EAGAIN, run(poller, job_try_prepare, ARG(MEMORY)));
+	ASSERT_EQ(0, run(poller, job_leave, ARG(FILES)));
+	ASSERT_TRUE(fork_waits(&self->second, &fork_files, 2));
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FILES)));
+	EXPECT_EQ(0, finish_fork(&self->second));
+	EXPECT_EQ(0, run(&self->second, job_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, run(poller, job_try_prepare, ARG(MEMORY)));
+	EXPECT_EQ(0, run(poller, job_release, NULL));
+}
+
 /* A wait that is over makes no circle any more. */
 TEST_F(guard, a_wait_that_is_over_makes_no_circle)
 {

@@ -126,6 +126,16 @@ static int child_vforks(void)
 	return 0;
 }
 
+/* The first that it touches is another unit. */
+static int child_looks_elsewhere(void)
+{
+	unsigned int unit = slot_header(slot) == gate.head;
+
+	CHILD(!READ_ONCE(gate_unit(unit)->closed));
+	CHILD(own_slot());
+	return 0;
+}
+
 /* Another thread of the child takes no slot that is not its own. */
 static struct forkgate_slot *inherited;
 static int other_done;
@@ -141,7 +151,7 @@ static int other_registers(void *unused)
 	return 0;
 }
 
-static bool other_thread(void)
+static bool other_thread(int (*main)(void *unused))
 {
 	const size_t size = 128 * 1024;
 	char *stack = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -149,20 +159,44 @@ static bool other_thread(void)
 	if (stack == MAP_FAILED)
 		return false;
 	/* Without libc's, so that it has this thread's "slot" */
-	return clone(other_registers, stack + size,
+	return clone(main, stack + size,
 		     CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD, NULL) > 0;
 }
 
 static int child_has_another_thread(void)
 {
 	inherited = slot;
-	CHILD(other_thread());
+	CHILD(other_thread(other_registers));
 	CHILD(wait_until(__atomic_load_n(&other_done, __ATOMIC_SEQ_CST)));
 	CHILD(other_done == 1);
 	CHILD(gate_state().threads == 2);
 	slot = inherited;
 	CHILD(own_slot());
 	return 0;
+}
+
+/* With a thread that goes away before anyone has touched its slot that is free. */
+static int other_is_alone(void)
+{
+	CHILD(wait_until(task_ended(getpid())));
+	CHILD(!gate_state().threads);
+	CHILD(gate_register() >= 0);
+	CHILD(own_slot());
+	CHILD(gate_state().threads == 1);
+	return 0;
+}
+
+static int other_outlives(void *unused)
+{
+	syscall(__NR_exit_group, other_is_alone());
+	return 0;
+}
+
+static int child_is_outlived(void)
+{
+	CHILD(other_thread(other_outlives));
+	syscall(__NR_exit, 0);
+	return 1;
 }
 
 TEST_F(inherit, untouched)
@@ -173,6 +207,7 @@ TEST_F(inherit, untouched)
 TEST_F(inherit, touched)
 {
 	EXPECT_EQ(0, fork_and_ask(&self->forker, child_touches));
+	EXPECT_EQ(0, fork_and_ask(&self->forker, child_looks_elsewhere));
 }
 
 TEST_F(inherit, asked)
@@ -205,6 +240,7 @@ TEST_F(inherit, forked)
 TEST_F(inherit, another_thread)
 {
 	EXPECT_EQ(0, fork_and_ask(&self->forker, child_has_another_thread));
+	EXPECT_EQ(0, fork_and_ask(&self->forker, child_is_outlived));
 }
 
 /* Inside a section, whose label and levels the child goes on with */
@@ -222,7 +258,7 @@ static int child_is_inside(void)
 /* Its section counts though nothing in the child has touched the slot. */
 static int child_makes_others_wait(void)
 {
-	CHILD(other_thread());
+	CHILD(other_thread(other_registers));
 	CHILD(wait_until(__atomic_load_n(&other_done, __ATOMIC_SEQ_CST)));
 	CHILD(gate_state().holders_count == 1);
 	return 0;

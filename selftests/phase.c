@@ -35,6 +35,19 @@ TEST_F(phase, after_the_first_grant_the_next_one_follows)
 	EXPECT_EQ(2, gate_state().phases);
 }
 
+/* A queue has nothing of the one before, which was the next phase. */
+TEST_F(phase, one_queue_after_the_other)
+{
+	ASSERT_EQ(0, run(&self->first, job_prepare, ARG(BOTH)));
+	ASSERT_EQ(-EAGAIN, run(&self->second, job_try_prepare, ARG(BOTH)));
+	ASSERT_EQ(0, run(&self->first, job_release, NULL));
+	ASSERT_EQ(0, run(&self->second, job_try_prepare, ARG(BOTH)));
+	ASSERT_TRUE(fork_waits(&self->third, &fork_both, 2));
+	ASSERT_EQ(0, run(&self->second, job_release, NULL));
+	EXPECT_EQ(0, finish_fork(&self->third));
+	EXPECT_EQ(3, gate_state().phases);
+}
+
 /*
  * The hand-over: the newcomer that one phase kept out is inside before the
  * next one closes, and that one waits for it.

@@ -149,6 +149,19 @@ TEST_F(tries, proceeds_when_prepared)
 	EXPECT_EQ(1, gate_state().unsafe);
 }
 
+/* A clone that was prepared waits, if its ticket does not do, as any such clone. */
+TEST_F(tries, waits_when_prepared)
+{
+	unsigned int held = variant->needs & FILES ? FILES : MEMORY;
+
+	ASSERT_EQ(0, run(&self->forker, job_prepare, ARG(BOTH & ~held)));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(held)));
+	ASSERT_EQ(0, run(&self->forker, job_say, ARG(variant->kind)));
+	ASSERT_TRUE(fork_waits(&self->forker, variant->how, 1));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(held)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+}
+
 /* Nor beside another's ticket; its own it uses. */
 TEST_F(tries, ticket)
 {

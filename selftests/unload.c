@@ -88,9 +88,31 @@ TEST_F(loaded, refused_while_a_vfork_is_in_flight)
 	ASSERT_TRUE(wait_until(READ_ONCE(vfork_ready)));
 	ASSERT_EQ(0, gate_unmap());
 	close(gate.fd);
+	ASSERT_EQ(1, references());
 	EXPECT_EQ(-EWOULDBLOCK, unload());
 	latch_open(&vfork_go);
 	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(0, references());
+}
+
+/* The same for one that has found no gate any more. */
+TEST_F(loaded, refused_while_a_vfork_that_came_too_late_is_in_flight)
+{
+	if (!have_steps())
+		SKIP(return, NO_STEPS);
+	ASSERT_EQ(0, steps_reset());
+	ASSERT_EQ(0, step("begin", "hold"));
+	start(&self->forker, job_vfork, child_stays);
+	ASSERT_TRUE(held("begin"));
+	ASSERT_EQ(0, gate_unmap());
+	close(gate.fd);
+	ASSERT_EQ(0, step("begin", "go"));
+	ASSERT_TRUE(wait_until(READ_ONCE(vfork_ready)));
+	ASSERT_EQ(1, references());
+	EXPECT_EQ(-EWOULDBLOCK, unload());
+	latch_open(&vfork_go);
+	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(0, references());
 }
 
 /* The same for a fork between its copy and its return. */
@@ -110,6 +132,7 @@ TEST_F(loaded, refused_while_a_fork_is_in_flight)
 	EXPECT_EQ(-EWOULDBLOCK, unload());
 	ASSERT_EQ(0, step("copied", "go"));
 	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(0, references());
 }
 
 TEST_HARNESS_MAIN
