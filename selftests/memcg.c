@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Rule 10: everything that the child needs is allocated before the copy:
- * failure is the clone's ENOMEM, never a surprise in the child.
+ * Rule 10: what the kernel needs for the child is allocated before the copy:
+ * failure is the clone's ENOMEM. The page of its slot comes with its first use.
  * Rule 13: memory that user space makes the kernel allocate is charged to its
  * memory cgroup.
  */

@@ -152,7 +152,7 @@ static int child_of_many(void)
 	return memchr(inside, 1, sizeof(inside)) ? 1 : child_copy() ? 2 : 0;
 }
 
-/* Every other one prepares first, as libforkgate does for libc's fork(). */
+/* Every other one prepares first, as libforkgate does for a fork that has to wait. */
 static void *fork_main(void *arg)
 {
 	unsigned int index = (uintptr_t)arg, seed = index;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
 /*
- * Prepare, fork, and try again
+ * Try a fork, prepare it if it has to wait, and fork again
  *
  * libc's fork() runs the atfork handlers, takes the locks of malloc and stdio
  * and then clones. Waiting there would be waiting for threads that may want
@@ -53,7 +53,7 @@ void __forkgate_vfork_end(void)
 }
 
 #ifndef FORKGATE_SHARED
-/* Only in a program that was linked with --wrap=fork: fork() prepares there. */
+/* Only in a program that was linked with --wrap=fork: fork() is ours there. */
 pid_t __wrap_fork(void) __attribute__((__weak__, __visibility__("hidden")));
 
 FORKGATE_EXPORT pid_t forkgate_fork(void)

@@ -88,8 +88,9 @@ int forkgate_tryenter(unsigned int domains);
  * Waits until all other threads have left their sections of @domains. Then they
  * stay out until the caller has forked, called forkgate_release(), or the
  * policy's ticket_hold is over; a fork after that waits again. The fork
- * functions of the C library do all this themselves when the program is linked
- * with -lforkgate (see forkgate_fork()); prepare is for other ways to fork. A
+ * functions of the C library do this themselves if they have to wait, when the
+ * program is linked with -lforkgate (see forkgate_fork()); prepare is for other
+ * ways to fork. A
  * ticket that covers @domains is kept; any other is given up for one that covers
  * both, and the caller waits again.
  *
@@ -133,14 +134,14 @@ void forkgate_label(const char *label);
 /**
  * forkgate_fork() - fork() while no other thread is inside a section
  *
- * Takes a ticket before the C library takes its locks and runs atfork handlers,
- * forks, and tries again, more patiently, if those handlers took longer than
- * the ticket lasts.
+ * Forks, and if another thread would keep it waiting takes a ticket, while none
+ * of the C library's locks is taken, and forks again, more patiently each time
+ * that the ticket expires before. Atfork handlers run each time.
  *
  * With the shared library fork() is this function, and _Fork(), daemon(),
  * forkpty(), vfork(), posix_spawn(), posix_spawnp(), pidfd_spawn(),
- * pidfd_spawnp(), system() and popen() prepare in the same way, as far as the C
- * library has them. With the static one, link with what "pkg-config --static
+ * pidfd_spawnp(), system() and popen() do the same, as far as the C library has
+ * them. With the static one, link with what "pkg-config --static
  * --libs libforkgate" prints. Where libc's functions are found first, as in a
  * program that has the library only through another one, an atfork handler
  * prepares for fork(), which is not tried again then, and the other forks wait

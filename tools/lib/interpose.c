@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
 /*
- * The C library's functions that fork, preparing first
+ * The C library's functions that fork, preparing if they have to
  *
  * In the shared library they have the names of the originals, without a symbol
  * version so that they stand in for every version. In the static one they are
  * called __wrap_NAME, and ld's --wrap=NAME puts them in place; they must be in
  * a file of their own, which a program without --wrap does not link.
  *
- * Each waits before the original has done anything. An original that fails has
- * undone what it did, so it can be called again when its ticket had expired.
+ * No original waits: it fails, and has undone what it did. Then comes the wait,
+ * and then it is called again.
  *
  * Those that not every C library has are made where the library is built with
  * one that has them, and say ENOSYS where it then runs with one that has not.
@@ -192,7 +192,7 @@ FORKGATE_EXPORT int INTERPOSED(system)(const char *command)
 /*
  * The only one here that may be called in signal handlers, as prepare may. In a
  * static program it is also what libc's fork() calls, with its locks taken, and
- * must then not wait: a prepare came before that.
+ * must then not wait: the outer call tries, or has prepared.
  */
 FORKGATE_EXPORT pid_t INTERPOSED(_Fork)(void)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR MIT */
 /*
- * vfork(), preparing first
+ * vfork(), preparing if it has to
  *
  * The child runs on the caller's stack and returns first, so vfork() cannot be
  * written in C, nor may it call the original: nothing that is needed again may

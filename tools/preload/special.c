@@ -80,8 +80,8 @@ EXPORT sem_t *sem_open(const char *name, int flags, ...)
 }
 
 /*
- * The C library's own popen(), not libforkgate's: that takes a ticket first, and
- * would then hold it while it waits for the lock that another thread holds while
+ * The C library's own popen(), not libforkgate's: that takes a ticket if it has
+ * to wait, and would hold it while it waits for the lock that another thread holds while
  * its fork waits for the ticket. A fork that has not prepared waits in the kernel
  * for files sections only, and this section is none.
  */

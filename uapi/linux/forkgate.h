@@ -81,7 +81,8 @@ struct forkgate_header {
  * @tries: FORKGATE_MEMORY while the thread tries a clone that copies memory,
  *	FORKGATE_FILES for one that copies descriptors alone. Such a clone does
  *	not wait: it fails with EAGAIN and FORKGATE_OUTCOME_EXPIRED, and the
- *	thread prepares before it tries again. Zero in a child.
+ *	thread prepares before it clones again. Set by the thread, for one
+ *	clone: the kernel clears it when that comes. Zero in a copy.
  * @reserved: zero
  */
 struct forkgate_slot {
