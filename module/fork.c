@@ -617,6 +617,22 @@ static int fg_fork_allocate(struct fg_gate *gate, struct fg_clone *clone)
 	return 0;
 }
 
+/*
+ * Rule 6: a try does not join a phase that keeps a thread out, so that many of
+ * them do not prolong it. gate->lock is held. Return: whether it has failed.
+ */
+static bool fg_fork_gives_way(struct fg_gate *gate, struct fg_clone *clone)
+{
+	struct fg_fork *fork = &clone->thr->fork;
+
+	if (!gate->nr_blocked || !clone->need ||
+	    fork->state != FG_FORK_NONE || fg_fork_past(fork) != FG_PAST_NONE ||
+	    !fg_fork_tries(gate, clone, false))
+		return false;
+	fg_thread_tell(gate, clone->thr, FORKGATE_OUTCOME_EXPIRED);
+	return true;
+}
+
 /* The clone waits if it copies something. Return: 0, -ESTALE or its error. */
 static int fg_fork_do(struct fg_gate *gate, struct fg_clone *clone)
 {
@@ -627,6 +643,8 @@ static int fg_fork_do(struct fg_gate *gate, struct fg_clone *clone)
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	if (gate->dead)
 		ret = -ESTALE;
+	else if (fg_fork_gives_way(gate, clone))
+		ret = -EAGAIN;
 	else if (clone->need)
 		fg_fork_enter(gate, clone);
 	else

@@ -9,7 +9,7 @@
 #include "test/step.h"
 
 FIXTURE(tries) {
-	struct worker holder, forker, other;
+	struct worker holder, forker, other, newcomer;
 };
 
 FIXTURE_VARIANT(tries) {
@@ -187,6 +187,28 @@ TEST_F(tries, beside_a_drain)
 	EXPECT_TRUE(wait_until(worker_waits(&self->other, 1)));
 	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
 	EXPECT_EQ(0, finish_fork(&self->other));
+}
+
+/* Rule 6: nor does it join a phase that keeps a thread out. */
+TEST_F(tries, beside_a_newcomer)
+{
+	long closes;
+
+	if (!have_steps() || steps_reset())
+		SKIP(return, NO_STEPS);
+	ASSERT_EQ(0, change_policy(patience, FORKGATE_FOREVER));
+	ASSERT_EQ(0, worker_new(&self->newcomer));
+	ASSERT_EQ(0, run(&self->holder, job_hold, ARG(BOTH)));
+	ASSERT_TRUE(fork_waits(&self->other, &fork_both, 1));
+	start(&self->newcomer, job_enter, ARG(BOTH));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	closes = step_hits("close");
+	ASSERT_EQ(0, run(&self->forker, job_say, ARG(variant->kind)));
+	EXPECT_TRUE(tried_in_vain(&self->forker, variant->how));
+	EXPECT_EQ(closes, step_hits("close"));
+	ASSERT_EQ(0, run(&self->holder, job_drop, ARG(BOTH)));
+	EXPECT_EQ(0, finish_fork(&self->other));
+	EXPECT_EQ(0, finish(&self->newcomer));
 }
 
 /*

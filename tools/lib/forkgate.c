@@ -422,10 +422,13 @@ static unsigned int kind_of(const struct fork_attempt *attempt)
 	return attempt->domains & FORKGATE_MEMORY ? FORKGATE_MEMORY : FORKGATE_FILES;
 }
 
-/* A program may have unmapped the device, or its parent not have handed it on. */
-static bool still_mapped(void)
+/*
+ * A program may have unmapped the device, or its parent not have handed it on. The
+ * kernel reads the set of signals before it finds that it cannot do this with it.
+ */
+static bool still_mapped(const struct forkgate_slot *slot)
 {
-	return !raw_call(SYS_msync, mapping(), (long)FORKGATE_UNIT_SIZE, (long)MS_ASYNC);
+	return raw_call(SYS_rt_sigprocmask, -1, slot, NULL, 8) != -EFAULT;
 }
 
 int __forkgate_fork_begin(struct fork_attempt *attempt)
@@ -433,7 +436,7 @@ int __forkgate_fork_begin(struct fork_attempt *attempt)
 	struct forkgate_slot *slot = own_slot();
 	int err;
 
-	if (!gated(slot) || (!attempt->tried && !still_mapped()))
+	if (!gated(slot) || (!attempt->tried && !still_mapped(slot)))
 		return 0;
 	if (!attempt->tried++) {
 		attempt->slot = slot;
