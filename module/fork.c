@@ -501,14 +501,16 @@ static int fg_fork_refuse(struct fg_gate *gate, struct fg_clone *clone,
 	else
 		outcome = FORKGATE_OUTCOME_TIMEOUT;
 
-	fg_outcome(gate, thr, outcome);
+	/* Until the place is given up a grant may still come, and tell. */
 	if (outcome == FORKGATE_OUTCOME_UNSAFE) {
 		fg_fork_unsafe(gate, clone);
+		fg_outcome(gate, thr, outcome);
 		return 0;
 	}
 	fg_fork_drop(gate, thr);
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	thr->fork.past = FG_PAST_NONE;
+	fg_thread_tell(gate, thr, outcome);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	return outcome == FORKGATE_OUTCOME_DEADLK ? -EDEADLK : -EAGAIN;
 }
