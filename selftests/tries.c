@@ -239,6 +239,7 @@ TEST_F(tries, interrupted)
 	ASSERT_TRUE(wait_until(step_waiting("close") == 1));
 	ASSERT_EQ(0, interrupt(&self->forker));
 	ASSERT_EQ(0, step("close", "go"));
+	ASSERT_TRUE(wait_until(READ_ONCE(handler_child)));
 	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 1)));
 	EXPECT_EQ(-1, READ_ONCE(handler_child));
 	EXPECT_EQ(0, gate_state().unsafe);
