@@ -124,7 +124,7 @@ static void fg_fork_hold(struct fg_gate *gate, struct fg_thread *thr)
 			   max(gate->policy.ticket_hold, FG_TICKET_HOLD);
 	fork->left_slept = fork->slept;
 	fork->left_since = fork->since;
-	/* Without a limit to its sleep it would not use the place. */
+	/* One that may not sleep would not use the place. */
 	if (fatal_signal_pending(current) || !gate->policy.ticket_hold ||
 	    !fork->limit) {
 		fg_phase_leave(gate, thr);
@@ -391,7 +391,6 @@ static void fg_fork_unsafe(struct fg_gate *gate, struct fg_clone *clone)
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	fg_count(gate, FG_EVENT_UNSAFE);
-	fg_count(gate, FG_EVENT_FORK);
 	fg_fork_leave_past(gate, &thr->fork, FG_PAST_UNSAFE);
 	if (thr->fork.state == FG_FORK_WAITING)
 		fg_phase_force(gate, thr);

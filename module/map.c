@@ -209,17 +209,15 @@ static struct fg_gate *fg_map_bypassed(struct fg_gate *parent)
 static void fg_slot_copy(struct fg_gate *child, struct fg_gate *parent)
 {
 	int nr = child->heir ? child->heir->slot->nr : FG_NO_SLOT;
-	struct fg_unit *from, *to;
-	u32 bit;
+	struct forkgate_slot *to;
 
 	if (nr == FG_NO_SLOT || parent->dead)
 		return;
-	from = parent->units[nr / FORKGATE_UNIT_SLOTS];
-	to = child->units[nr / FORKGATE_UNIT_SLOTS];
-	bit = nr % FORKGATE_UNIT_SLOTS;
-	to->shared->slots[bit] = from->shared->slots[bit];
-	to->shared->slots[bit].outcome = FORKGATE_OUTCOME_NONE;
-	to->shared->slots[bit].tries = 0;
+	to = &child->units[nr / FORKGATE_UNIT_SLOTS]
+			->shared->slots[nr % FORKGATE_UNIT_SLOTS];
+	*to = *fg_shared_slot(parent, nr);
+	to->outcome = FORKGATE_OUTCOME_NONE;
+	to->tries = 0;
 }
 
 /*

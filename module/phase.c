@@ -761,13 +761,13 @@ void fg_phase_force(struct fg_gate *gate, struct fg_thread *thr)
 
 	if (fg_fork_queued(gate, thr)) {
 		fg_phase_leave(gate, thr);
+		fg_count(gate, FG_EVENT_FORK);
 		return;
 	}
 	fg_wait_end(gate, thr);
 	fg_deadline_clear(gate, thr);
 	fg_holds_add(gate, thr->fork.need, 1);
-	gate->nr_copies++;
-	thr->fork.state = FG_FORK_COPYING;
+	fg_phase_copying(gate, thr);
 	if (gate->joining == FG_JOIN_ALL)
 		gate->joining = FG_JOIN_INSIDE;
 }

@@ -90,9 +90,8 @@ int forkgate_tryenter(unsigned int domains);
  * policy's ticket_hold is over; a fork after that waits again. The fork
  * functions of the C library do this themselves if they have to wait, when the
  * program is linked with -lforkgate (see forkgate_fork()); prepare is for other
- * ways to fork. A
- * ticket that covers @domains is kept; any other is given up for one that covers
- * both, and the caller waits again.
+ * ways to fork. A ticket that covers @domains is kept; any other is given up for
+ * one that covers both, and the caller waits again.
  *
  * Return: 0 with a ticket, or when the wait has ended and the policy says that
  * forks then go ahead unsafe (without a gate also 0, or the reason why there is
