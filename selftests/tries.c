@@ -91,6 +91,8 @@ TEST_F(tries, goes_through)
 		return;
 	EXPECT_EQ(0, run_fork(&self->forker, &how));
 	ASSERT_EQ(0, run(&self->forker, job_enter, ARG(BOTH)));
+	/* Nor what the kernel has not taken back, as it is of another kind */
+	ASSERT_EQ(0, run(&self->forker, job_say, ARG(BOTH)));
 	EXPECT_EQ(0, run_fork(&self->forker, &how));
 }
 
