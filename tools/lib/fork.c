@@ -26,7 +26,7 @@ __thread unsigned int __forkgate_forking;
 
 pid_t __forkgate_fork_prepared(pid_t (*real)(void))
 {
-	return PREPARED(FORKGATE_DOMAINS, (errno = error, -1), real(),
+	return PREPARED(FORK_REAL, (errno = error, -1), real(),
 			result < 0);
 }
 
@@ -36,20 +36,28 @@ static __thread struct fork_attempt vforking;
 int __forkgate_vfork_begin(int err)
 {
 	if (!err)
-		vforking = (struct fork_attempt){ .domains = FORKGATE_FILES };
-	else if (!__forkgate_fork_end(&vforking, true))
+		vforking = fork_attempt(FORK_VFORK);
+	else if (err > 0 && !__forkgate_fork_end(&vforking, true))
 		goto fail;
 	err = __forkgate_fork_begin(&vforking);
-	if (!err)
-		return 0;
+	if (err)
+		goto fail;
+	__forkgate_fork_verify();
+	return 0;
 fail:
 	errno = err;
 	return -1;
 }
 
-void __forkgate_vfork_end(void)
+void __forkgate_vfork_child(void)
 {
-	__forkgate_fork_end(&vforking, false);
+	__forkgate_vfork_copied(&vforking);
+}
+
+int __forkgate_vfork_end(pid_t pid)
+{
+	vforking.child = pid;
+	return __forkgate_fork_end(&vforking, false) ? -1 : 0;
 }
 
 #ifndef FORKGATE_SHARED
@@ -66,18 +74,20 @@ static void prepare_handler(void)
 {
 	if (!__forkgate_forking)
 		__forkgate_fork_late();
+	__forkgate_fork_verify();
 	__forkgate_forking++;
 }
 
 static void parent_handler(void)
 {
 	__forkgate_forking--;
+	__forkgate_fork_copied();
 }
 
 static void child_handler(void)
 {
 	__forkgate_forking--;
-	__forkgate_unit_child();
+	__forkgate_fork_child();
 }
 
 void __forkgate_fork_setup(void)

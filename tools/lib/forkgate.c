@@ -2,12 +2,13 @@
 /*
  * The way to the gate: the mapping, the slots, the slow paths
  *
- * A call is an ioctl(2) on a descriptor that the library keeps. A program may
- * close it, or put another file in its place, at any time and without notice:
- * then the call is a msync(2) on the mapping, which has the same effect, so
- * nothing changes after closefrom() and chroot(). A program that unmaps the
- * mapping has lost its gate and must not enter again. Threads without a gate
- * count in a unit of unit.c.
+ * Without the module the gate is the library's own, see gate.c; the mapping is
+ * its memory then, and a call is a function. With it, a call is an ioctl(2) on a
+ * descriptor that the library keeps. A program may close it, or put another file in
+ * its place, at any time and without notice: then the call is a msync(2) on the
+ * mapping, which has the same effect, so nothing changes after closefrom() and
+ * chroot(). A program that unmaps the mapping has lost its gate and must not enter
+ * again. Threads without a gate count in a unit of unit.c.
  *
  * Most of this runs in signal handlers, also in one that interrupted the same
  * code in the same thread: no locks, no malloc, no cancellation points, errno
@@ -23,7 +24,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "gate-internal.h"
 
 /* Compiled into programs, see forkgate.h. Never to be changed. */
 static_assert(sizeof(struct forkgate_header) == FORKGATE_SLOT_SIZE, "header");
@@ -58,6 +59,7 @@ static __thread int no_gate_error;
 /* Set once, and by forkgate_init(); to set the same value twice does no harm. */
 static char *map;	/* the mapping, NULL without one */
 static int map_error;	/* why there is none; 0 before the first try */
+static int module_error;	/* why it is not the module's, or 0 */
 
 /* A descriptor of the device; -1: none. Written once. */
 static int device = -1;
@@ -75,7 +77,7 @@ static char *mapping(void)
 }
 
 /* Is the slot one of the gate's, not of unit.c? */
-static bool gated(const struct forkgate_slot *slot)
+bool __forkgate_gated(const struct forkgate_slot *slot)
 {
 	return mapping() && (uintptr_t)slot - (uintptr_t)mapping() < FORKGATE_MAP_SIZE;
 }
@@ -93,8 +95,11 @@ static bool is_device(int fd)
 int __forkgate_call(unsigned long request, void *arg)
 {
 	int fd = __atomic_load_n(&device, __ATOMIC_RELAXED);
+	struct own_gate *own = own_gate();
 	long err;
 
+	if (own)
+		return __forkgate_gate_call(own, request, arg);
 	if (is_device(fd)) {
 		err = raw_call(SYS_ioctl, fd, request, arg);
 		if (err != -EBADF && err != -ENOTTY && err != -EINVAL)
@@ -153,10 +158,48 @@ static int map_device(int fd)
 	return 0;
 }
 
-/* Return: 0 if there is a mapping (now), or the reason why not. */
+static int find_device(void)
+{
+	int fd = raw_call(SYS_openat, AT_FDCWD, "/dev/forkgate", O_RDWR | O_CLOEXEC);
+	int err;
+
+	if (fd < 0)
+		return fd == -ENOENT || fd == -ENXIO ? ENODEV : -fd;
+	err = map_device(fd);
+	if (err)
+		raw_call(SYS_close, fd);
+	else
+		keep(fd);
+	return err;
+}
+
+/* Rule 16: the gate of another copy of the library, or a new one */
+static int find_own(struct own_gate *own)
+{
+	struct own_gate *none = NULL;
+	int err;
+
+	if (!own) {
+		err = __forkgate_gate_make(&own);
+		if (err)
+			return err;
+	}
+	/* A signal handler may have been faster. */
+	if (!__atomic_compare_exchange_n(&__forkgate_own, &none, own, false,
+					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		munmap(own, sizeof(*own));
+	__atomic_store_n(&map, own_gate()->units, __ATOMIC_RELEASE);
+	return 0;
+}
+
+/*
+ * Return: 0 if there is a mapping (now), or the reason why not. A process keeps
+ * the gate that it has, also when the module comes later.
+ */
 static int find_gate(bool again)
 {
-	int err, fd;
+	struct own_gate *own;
+	int err;
 
 	if (mapping())
 		return 0;
@@ -164,19 +207,18 @@ static int find_gate(bool again)
 	if (err && !again)
 		return err;
 
-	fd = raw_call(SYS_openat, AT_FDCWD, "/dev/forkgate",
-		      O_RDWR | O_CLOEXEC);
-	if (fd >= 0) {
-		err = map_device(fd);
-		if (err)
-			raw_call(SYS_close, fd);
-		else
-			keep(fd);
-	} else if (fd == -ENOENT || fd == -ENXIO) {
-		err = ENODEV;
+	own = __forkgate_copies_gate(&err);
+	if (!own && !err) {
+		err = find_device();
+		__atomic_store_n(&module_error, err, __ATOMIC_RELAXED);
+		if (!err)
+			return 0;
+		err = 0;
 	} else {
-		err = -fd;
+		__atomic_store_n(&module_error, err ? err : ENODEV, __ATOMIC_RELAXED);
 	}
+	if (!err)
+		err = find_own(own);
 	__atomic_store_n(&map_error, err, __ATOMIC_RELAXED);
 	return err;
 }
@@ -198,7 +240,7 @@ static int find_slot(bool again)
 	old = __atomic_exchange_n(&forkgate_self,
 				  (void *)(mapping() + reg.offset),
 				  __ATOMIC_RELAXED);
-	if (old && !gated(old))
+	if (old && !__forkgate_gated(old))
 		__forkgate_unit_release(old);
 	return 0;
 }
@@ -222,7 +264,7 @@ FORKGATE_EXPORT struct forkgate_slot *forkgate_attach(void)
 	return forkgate_self;
 }
 
-static struct forkgate_slot *own_slot(void)
+struct forkgate_slot *__forkgate_slot(void)
 {
 	struct forkgate_slot *slot = forkgate_self;
 
@@ -232,23 +274,57 @@ static struct forkgate_slot *own_slot(void)
 /* Return: what functions return in a thread without a gate. */
 static int unprotected(void)
 {
-	return __forkgate_unit_is_strict() ? no_gate_error : 0;
+	if (!__forkgate_unit_is_strict())
+		return 0;
+	return module_error ? module_error : no_gate_error;
+}
+
+/* Return: the same in one that has a gate, but not the module's. */
+static int not_strict_enough(void)
+{
+	return own_gate() && __forkgate_unit_is_strict() ? module_error : 0;
 }
 
 FORKGATE_EXPORT int forkgate_init(unsigned int flags)
 {
 	struct forkgate_slot *slot = forkgate_self;
+	int err;
 
 	if (flags & ~FORKGATE_STRICT)
 		return EINVAL;
 	if (flags & FORKGATE_STRICT)
 		__forkgate_unit_strict();
 
-	if (slot && gated(slot))
-		return 0;
-	if (slot && (slot->depth[0] || slot->depth[1]))
-		return no_gate_error;
-	return find_slot(true);
+	if (slot && __forkgate_gated(slot))
+		err = 0;
+	else if (slot && (slot->depth[0] || slot->depth[1]))
+		err = no_gate_error;
+	else
+		err = find_slot(true);
+	if (own_gate() && __forkgate_unit_is_strict())
+		__forkgate_gate_strict(own_gate());
+	if (err)
+		return __forkgate_unit_is_strict() ? unprotected() : err;
+	return not_strict_enough();
+}
+
+FORKGATE_EXPORT int forkgate_protection(int *reason)
+{
+	struct forkgate_health health;
+	int ignored;
+
+	if (!reason)
+		reason = &ignored;
+	*reason = no_gate_error;
+	if (!__forkgate_gated(__forkgate_slot()))
+		return FORKGATE_UNPROTECTED;
+	*reason = module_error;
+	if (own_gate())
+		return FORKGATE_BY_LIBRARY;
+	*reason = __forkgate_call(FORKGATE_IOC_HEALTH, &health);
+	if (!*reason && !health.armed)
+		*reason = EIO;
+	return *reason ? FORKGATE_UNPROTECTED : FORKGATE_BY_MODULE;
 }
 
 FORKGATE_EXPORT int forkgate_enter_slow(unsigned int domains,
@@ -261,8 +337,10 @@ FORKGATE_EXPORT int forkgate_enter_slow(unsigned int domains,
 	};
 	int err;
 
-	if (!gated(slot)) {
+	if (!__forkgate_gated(slot)) {
 		err = unprotected();
+	} else if (not_strict_enough()) {
+		err = not_strict_enough();
 	} else {
 		err = __forkgate_call(FORKGATE_IOC_ENTER, &enter);
 		if (err == EBUSY)	/* the kernel took the levels back */
@@ -301,7 +379,7 @@ FORKGATE_EXPORT void forkgate_leave_slow(unsigned int domains)
 	struct forkgate_slot *slot = forkgate_self;
 	struct forkgate_leave leave = { .flags = FORKGATE_COUNTED };
 
-	if (!gated(slot))
+	if (!__forkgate_gated(slot))
 		return;
 	if (!slot->depth[0])
 		leave.domains |= domains & FORKGATE_MEMORY;
@@ -330,9 +408,8 @@ FORKGATE_EXPORT void forkgate_label(const char *label)
 	slot->label_site = site;
 }
 
-/* @timeout: ns, or NULL for the policy's time-out. Return: as PREPARE. */
-static int prepare(unsigned int domains, const __u64 *timeout,
-		   unsigned int attempt)
+int __forkgate_prepare(unsigned int domains, const __u64 *timeout,
+		       unsigned int attempt)
 {
 	struct forkgate_prepare prep = {
 		.domains = domains,
@@ -352,9 +429,12 @@ static int prepare_for(unsigned int domains, const __u64 *timeout)
 
 	if (domains - 1 >= FORKGATE_DOMAINS)
 		return EINVAL;
-	if (!gated(own_slot()))
+	if (!__forkgate_gated(__forkgate_slot()))
 		return unprotected();
-	err = prepare(domains, timeout, 0);
+	err = not_strict_enough();
+	if (err)
+		return err;
+	err = __forkgate_prepare(domains, timeout, 0);
 	return err == EALREADY ? 0 : err;
 }
 
@@ -412,76 +492,12 @@ FORKGATE_EXPORT int forkgate_prepare64(unsigned int domains,
 
 FORKGATE_EXPORT int forkgate_release(void)
 {
-	if (!gated(own_slot()))
-		return unprotected();
-	return __forkgate_call(FORKGATE_IOC_RELEASE, NULL);
-}
-
-static unsigned int kind_of(const struct fork_attempt *attempt)
-{
-	return attempt->domains & FORKGATE_MEMORY ? FORKGATE_MEMORY : FORKGATE_FILES;
-}
-
-/*
- * A program may have unmapped the device, or its parent not have handed it on. The
- * kernel reads the set of signals before it finds that it cannot do this with it.
- */
-static bool still_mapped(const struct forkgate_slot *slot)
-{
-	return raw_call(SYS_rt_sigprocmask, -1, slot, NULL, 8) != -EFAULT;
-}
-
-int __forkgate_fork_begin(struct fork_attempt *attempt)
-{
-	struct forkgate_slot *slot = own_slot();
 	int err;
 
-	if (!gated(slot) || (!attempt->tried && !still_mapped(slot)))
-		return 0;
-	if (!attempt->tried++) {
-		attempt->slot = slot;
-		/* A vfork child, on this memory, may be in the call of its parent. */
-		attempt->tries = attempt->domains & FORKGATE_MEMORY ? slot->tries :
-				 slot->tries & FORKGATE_MEMORY;
-		slot->tries |= kind_of(attempt);
-		return 0;
-	}
-	err = prepare(attempt->domains, NULL, attempt->tried - 2);
-	if (err == EDEADLK)
-		return EDEADLK;
-	if (err == ETIMEDOUT)
-		return EAGAIN;
-	attempt->ticket = !err;
-	return 0;
-}
-
-bool __forkgate_fork_end(struct fork_attempt *attempt, bool failed)
-{
-	struct forkgate_slot *slot = attempt->slot;
-	bool expired;
-
-	if (!slot)
-		return false;
-	slot->tries = attempt->tries;
-	expired = failed && slot->outcome == FORKGATE_OUTCOME_EXPIRED;
-	if (failed && attempt->ticket)
-		__forkgate_call(FORKGATE_IOC_RELEASE, NULL);
-	attempt->ticket = false;
-	return expired;
-}
-
-void __forkgate_fork_late(void)
-{
-	struct forkgate_policy policy;
-	__u64 timeout;
-
-	if (!gated(own_slot()) ||
-	    __forkgate_call(FORKGATE_IOC_POLICY_GET, &policy))
-		return;
-
-	timeout = policy.timeout < policy.backstop ? policy.timeout :
-						     policy.backstop;
-	prepare(FORKGATE_DOMAINS, &timeout, 0);
+	if (!__forkgate_gated(__forkgate_slot()))
+		return unprotected();
+	err = not_strict_enough();
+	return err ? err : __forkgate_call(FORKGATE_IOC_RELEASE, NULL);
 }
 
 static __attribute__((__constructor__)) void setup(void)

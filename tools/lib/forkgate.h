@@ -67,6 +67,41 @@ void forkgate_leave_slow(unsigned int domains);
  */
 int forkgate_init(unsigned int flags);
 
+#define FORKGATE_UNPROTECTED	0
+#define FORKGATE_BY_LIBRARY	1
+#define FORKGATE_BY_MODULE	2
+
+/**
+ * forkgate_protection() - ask which gate sections of the caller have
+ * @reason: set to why it is no better one, see forkgate_init(), or 0; or NULL
+ *
+ * Return: FORKGATE_BY_MODULE: all forks wait. FORKGATE_BY_LIBRARY: those wait
+ * that go through the C library and libforkgate; @reason says why the module
+ * is not used. FORKGATE_UNPROTECTED: none; @reason is also ENOSYS (no
+ * membarrier(2)) and EIO (the module's hook does not work now).
+ *
+ * Context: as forkgate_init().
+ */
+int forkgate_protection(int *reason);
+
+/*
+ * What is called after a fork has waited too long: the thread that it waited for
+ * last, and for how long, in ns.
+ */
+typedef void forkgate_blame_t(const struct forkgate_holder *holder,
+			      unsigned long long waited);
+
+/**
+ * forkgate_blame() - be told whom forks wait for in vain
+ * @function: called by the thread that forks, before it takes locks of the C
+ *	library; it must not fork. NULL: a line on standard error, as before
+ *
+ * Only the library's own gate calls it. The module's messages are the kernel's.
+ *
+ * Context: any thread; async-signal-safe.
+ */
+void forkgate_blame(forkgate_blame_t *function);
+
 /**
  * forkgate_tryenter() - enter sections unless that means waiting
  * @domains: FORKGATE_MEMORY, FORKGATE_FILES or both

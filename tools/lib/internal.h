@@ -69,21 +69,74 @@ bool __forkgate_unit_is_strict(void);
  */
 void __forkgate_unit_child(void);
 
+/* The functions that fork, by what is to be known of them */
+enum fork_kind {
+	FORK_REAL,	/* fork(): runs atfork handlers */
+	FORK_LATE,	/* one that the library does not see: only the handlers */
+	FORK_BARE,	/* _Fork(): runs no handlers */
+	FORK_VFORK,	/* vfork(): its child starts in the library */
+	FORK_SPAWN,	/* its child executes a program */
+};
+
+/**
+ * struct own_attempt - what the library's own gate knows of an attempt
+ * @outer: the attempt that this one, in a signal handler, has interrupted
+ * @began: the ticket was verified for the copy: one of the next three is set
+ * @copying: it was valid
+ * @unsafe: there is none, and the policy lets the copy go ahead
+ * @refused: there is none
+ * @judged: the copy is known to be complete or spoiled
+ * @spoiled: it is spoiled
+ * @keep: it has failed, perhaps before it copied: the program keeps its ticket
+ * @number: of the copy
+ * @since: when it began, ns
+ */
+struct own_attempt {
+	struct fork_attempt *outer;
+	bool began;
+	bool copying;
+	bool unsafe;
+	bool refused;
+	bool judged;
+	bool spoiled;
+	bool keep;
+	__u32 number;
+	__u64 since;
+};
+
 /**
  * struct fork_attempt - one call of a function that forks
+ * @kind: of this function
  * @domains: what the child gets a copy of
+ * @refusable: a child of a spoiled copy can be thrown away
  * @slot: the caller's, if it is the gate's; NULL without a gate
  * @tries: what the caller was trying before, in @slot
  * @tried: how often this was tried
  * @ticket: the ticket was taken for this call, not by the program before
+ * @child: the process that the function has returned
+ * @own: with the library's own gate
  */
 struct fork_attempt {
+	enum fork_kind kind;
 	unsigned int domains;
+	bool refusable;
 	struct forkgate_slot *slot;
 	unsigned int tries;
 	unsigned int tried;
 	bool ticket;
+	pid_t child;
+	struct own_attempt own;
 };
+
+/* Return: a new attempt. */
+static inline struct fork_attempt fork_attempt(enum fork_kind kind)
+{
+	return (struct fork_attempt){
+		.kind = kind,
+		.domains = kind < FORK_VFORK ? FORKGATE_DOMAINS : FORKGATE_FILES,
+		.refusable = kind != FORK_LATE && kind != FORK_SPAWN,
+	};
+}
 
 /* forkgate.c */
 
@@ -102,12 +155,41 @@ struct fork_attempt {
 FORKGATE_EXPORT int __forkgate_call(unsigned long request, void *arg);
 
 /**
- * __forkgate_fork_begin() - before the C library takes its locks
- * @attempt: the call; zero but for its domains when it is tried first
+ * __forkgate_slot() - the caller's slot, which it gets if it has none
  *
- * The first time it is tried, without a ticket: the clone does not wait. After
- * that this takes a ticket. When none can be had for a reason that has nothing
- * to do with other threads the fork goes ahead: it finds the gate in the kernel.
+ * Return: the slot.
+ */
+struct forkgate_slot *__forkgate_slot(void);
+
+/**
+ * __forkgate_gated() - is the slot one of the gate's, not of unit.c?
+ * @slot: a slot
+ *
+ * Return: whether it is.
+ */
+bool __forkgate_gated(const struct forkgate_slot *slot);
+
+/**
+ * __forkgate_prepare() - take a ticket
+ * @domains: as forkgate_prepare()
+ * @timeout: ns, or NULL for the policy's
+ * @attempt: how often this fork was tried before
+ *
+ * Return: as FORKGATE_IOC_PREPARE, for a thread that has a gate.
+ */
+int __forkgate_prepare(unsigned int domains, const __u64 *timeout,
+		       unsigned int attempt);
+
+/* attempt.c */
+
+/**
+ * __forkgate_fork_begin() - before the C library takes its locks
+ * @attempt: the call; new when it is tried first
+ *
+ * With the module it is tried without a ticket first: the clone does not wait.
+ * After that, and with the library's own gate, this takes a ticket. When none can
+ * be had for a reason that has nothing to do with other threads the fork goes
+ * ahead: it finds the gate in the kernel.
  *
  * Return: 0, or the errno that the fork has failed with.
  */
@@ -124,6 +206,34 @@ int __forkgate_fork_begin(struct fork_attempt *attempt);
  * expired, so that another __forkgate_fork_begin() is worth while.
  */
 bool __forkgate_fork_end(struct fork_attempt *attempt, bool failed);
+
+/**
+ * __forkgate_fork_verify() - after that, and right before the C library forks
+ *
+ * For the attempt that the thread is in: in its atfork handler, or where there is
+ * none.
+ */
+void __forkgate_fork_verify(void);
+
+/**
+ * __forkgate_fork_copied() - the copy is complete, in the parent
+ *
+ * For the attempt that the thread is in.
+ */
+void __forkgate_fork_copied(void);
+
+/**
+ * __forkgate_vfork_copied() - the same, in a vfork child
+ * @attempt: the call
+ *
+ * Does not return if the copy is spoiled.
+ */
+void __forkgate_vfork_copied(struct fork_attempt *attempt);
+
+/**
+ * __forkgate_fork_child() - in a child with a copy of the memory
+ */
+void __forkgate_fork_child(void);
 
 /**
  * __forkgate_fork_late() - take a ticket while atfork handlers may hold locks
@@ -151,16 +261,25 @@ pid_t __forkgate_fork_prepared(pid_t (*real)(void));
 
 /**
  * __forkgate_vfork_begin() - what vfork.S does in C before the system call
- * @err: 0, or the error that vfork(2) has just failed with
+ * @err: 0, the error that vfork(2) has just failed with, or what
+ *	__forkgate_vfork_end() has said
  *
  * Return: 0: vfork (again); -1: that is the result, and errno is set.
  */
 int __forkgate_vfork_begin(int err);
 
 /**
- * __forkgate_vfork_end() - and in the parent, when it has a child
+ * __forkgate_vfork_child() - and in the child
  */
-void __forkgate_vfork_end(void);
+void __forkgate_vfork_child(void);
+
+/**
+ * __forkgate_vfork_end() - and in the parent, when it has a child
+ * @pid: the child
+ *
+ * Return: 0, or -1 when the child was thrown away: once more.
+ */
+int __forkgate_vfork_end(pid_t pid);
 
 /*
  * How many calls of fork() this thread is in, after their prepare; more than
@@ -175,28 +294,32 @@ extern __thread unsigned int __forkgate_forking;
  * before it has forked. The child, which is zero to those that copy memory,
  * has nothing to end.
  *
- * @domains_: what the child gets a copy of
- * @refused: result when no ticket can be had; the reason is in "error"
+ * @kind_: of the function
+ * @refused_: result when no ticket can be had; the reason is in "error"
  * @call: the call
  * @failed: whether "result" says that it has failed
  */
-#define PREPARED(domains_, refused, call, failed) ({			\
-	struct fork_attempt attempt = { .domains = (domains_) };	\
+#define PREPARED(kind_, refused_, call, failed) ({			\
+	struct fork_attempt attempt = fork_attempt(kind_);		\
+	bool forks = attempt.domains & FORKGATE_MEMORY;			\
 	__typeof__(call) result;					\
-	bool forks = (domains_) & FORKGATE_MEMORY;			\
 	int error;							\
 									\
 	do {								\
 		error = __forkgate_fork_begin(&attempt);		\
 		if (error) {						\
-			result = (refused);				\
+			result = (refused_);				\
 			break;						\
 		}							\
+		if ((kind_) >= FORK_BARE)				\
+			__forkgate_fork_verify();			\
 		__forkgate_forking += forks;				\
 		result = (call);					\
 		__forkgate_forking -= forks;				\
-	} while (!(forks && !result) &&					\
-		 __forkgate_fork_end(&attempt, (failed)));		\
+		attempt.child = forks ? (pid_t)(long)result : 0;	\
+		if (forks && !result)					\
+			break;						\
+	} while (__forkgate_fork_end(&attempt, (failed)));		\
 	result;								\
 })
 

@@ -15,11 +15,15 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pty.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
+#include <utmp.h>
 
 #include "internal.h"
 
@@ -44,9 +48,7 @@ __typeof__(posix_spawnp) pidfd_spawnp;
 #define EXISTS(name)		(!!ORIGINAL(name))
 
 static struct {
-	void *daemon;
 	void *fork;
-	void *forkpty;
 	void *popen;
 	void *posix_spawn;
 	void *posix_spawnp;
@@ -75,9 +77,7 @@ static void *original(const char *name, void **cache)
 /* dlsym() may take locks; best before there are threads and signals */
 static __attribute__((__constructor__)) void find_originals(void)
 {
-	ORIGINAL(daemon);
 	ORIGINAL(fork);
-	ORIGINAL(forkpty);
 	ORIGINAL(popen);
 	ORIGINAL(posix_spawn);
 	ORIGINAL(posix_spawnp);
@@ -97,9 +97,7 @@ static __attribute__((__constructor__)) void find_originals(void)
 #define ORIGINAL(name)		__real_##name
 #define EXISTS(name)		((void)ORIGINAL(name), true)
 
-__typeof__(daemon) __real_daemon;
 __typeof__(fork) __real_fork;
-__typeof__(forkpty) __real_forkpty;
 __typeof__(popen) __real_popen;
 __typeof__(posix_spawn) __real_posix_spawn;
 __typeof__(posix_spawnp) __real_posix_spawnp;
@@ -126,19 +124,69 @@ FORKGATE_EXPORT pid_t forkgate_fork(void)
 }
 #endif
 
+/*
+ * The C library's daemon() and forkpty() call their own fork(). They are made anew
+ * of the one above, which can try again.
+ */
+
 FORKGATE_EXPORT int INTERPOSED(daemon)(int nochdir, int noclose)
 {
-	return PREPARED(FORKGATE_DOMAINS, (errno = error, -1),
-			ORIGINAL(daemon)(nochdir, noclose), result < 0);
+	struct stat status;
+	int fd, to;
+
+	switch (__forkgate_fork_prepared(ORIGINAL(fork))) {
+	case -1:
+		return -1;
+	case 0:
+		break;
+	default:
+		_exit(0);
+	}
+	if (setsid() < 0)
+		return -1;
+	if (!nochdir && chdir("/") < 0)
+		return -1;
+	if (noclose)
+		return 0;
+	fd = open("/dev/null", O_RDWR);
+	if (fd < 0)
+		return -1;
+	if (fstat(fd, &status) || status.st_rdev != makedev(1, 3)) {
+		close(fd);
+		errno = ENODEV;
+		return -1;
+	}
+	for (to = STDIN_FILENO; to <= STDERR_FILENO; to++)
+		dup2(fd, to);
+	if (fd > STDERR_FILENO)
+		close(fd);
+	return 0;
 }
 
 FORKGATE_EXPORT int INTERPOSED(forkpty)(int *amaster, char *name,
 					const struct termios *termp,
 					const struct winsize *winp)
 {
-	return PREPARED(FORKGATE_DOMAINS, (errno = error, -1),
-			ORIGINAL(forkpty)(amaster, name, termp, winp),
-			result < 0);
+	int master, slave, err;
+	pid_t pid;
+
+	if (openpty(&master, &slave, name, termp, winp) < 0)
+		return -1;
+	pid = __forkgate_fork_prepared(ORIGINAL(fork));
+	if (!pid) {
+		close(master);
+		if (login_tty(slave))
+			_exit(1);
+		return 0;
+	}
+	err = errno;
+	close(slave);
+	if (pid < 0)
+		close(master);
+	else
+		*amaster = master;
+	errno = err;
+	return pid;
 }
 
 FORKGATE_EXPORT
@@ -147,7 +195,7 @@ int INTERPOSED(posix_spawn)(pid_t *pid, const char *path,
 			    const posix_spawnattr_t *attr,
 			    char *const argv[], char *const envp[])
 {
-	return PREPARED(FORKGATE_FILES, error,
+	return PREPARED(FORK_SPAWN, error,
 			ORIGINAL(posix_spawn)(pid, path, actions, attr, argv,
 					      envp),
 			result);
@@ -159,7 +207,7 @@ int INTERPOSED(posix_spawnp)(pid_t *pid, const char *file,
 			     const posix_spawnattr_t *attr,
 			     char *const argv[], char *const envp[])
 {
-	return PREPARED(FORKGATE_FILES, error,
+	return PREPARED(FORK_SPAWN, error,
 			ORIGINAL(posix_spawnp)(pid, file, actions, attr, argv,
 					       envp),
 			result);
@@ -167,7 +215,7 @@ int INTERPOSED(posix_spawnp)(pid_t *pid, const char *file,
 
 FORKGATE_EXPORT FILE *INTERPOSED(popen)(const char *command, const char *type)
 {
-	return PREPARED(FORKGATE_FILES, (errno = error, NULL),
+	return PREPARED(FORK_SPAWN, (errno = error, NULL),
 			ORIGINAL(popen)(command, type), !result);
 }
 
@@ -180,7 +228,7 @@ FORKGATE_EXPORT int INTERPOSED(system)(const char *command)
 	int old_errno = errno;
 	int status;
 
-	status = PREPARED(FORKGATE_FILES, (errno = error, -1),
+	status = PREPARED(FORK_SPAWN, (errno = error, -1),
 			  (errno = 0, ORIGINAL(system)(command)),
 			  errno == EAGAIN);
 	if (!errno)
@@ -205,10 +253,10 @@ FORKGATE_EXPORT pid_t INTERPOSED(_Fork)(void)
 	if (__forkgate_forking)
 		return ORIGINAL(_Fork)();
 
-	pid = PREPARED(FORKGATE_DOMAINS, (errno = error, -1),
+	pid = PREPARED(FORK_BARE, (errno = error, -1),
 		       ORIGINAL(_Fork)(), result < 0);
 	if (!pid)	/* no atfork handler does it */
-		__forkgate_unit_child();
+		__forkgate_fork_child();
 	return pid;
 }
 #endif
@@ -222,7 +270,7 @@ int INTERPOSED(pidfd_spawn)(int *fd, const char *path,
 {
 	if (!EXISTS(pidfd_spawn))
 		return ENOSYS;
-	return PREPARED(FORKGATE_FILES, error,
+	return PREPARED(FORK_SPAWN, error,
 			ORIGINAL(pidfd_spawn)(fd, path, actions, attr, argv,
 					      envp),
 			result);
@@ -236,7 +284,7 @@ int INTERPOSED(pidfd_spawnp)(int *fd, const char *file,
 {
 	if (!EXISTS(pidfd_spawnp))
 		return ENOSYS;
-	return PREPARED(FORKGATE_FILES, error,
+	return PREPARED(FORK_SPAWN, error,
 			ORIGINAL(pidfd_spawnp)(fd, file, actions, attr, argv,
 					       envp),
 			result);

@@ -10,7 +10,8 @@
  *
  * __forkgate_vfork_begin(error), first called with 0, then with the error of the
  * system call, says whether to vfork (0) or what to return (-1).
- * __forkgate_vfork_end() is for the parent, when its child has gone its way.
+ * __forkgate_vfork_child() is for the child, __forkgate_vfork_end(pid) for the
+ * parent, when its child has gone its way; it says 0, or what to begin with once more.
  */
 #include <sys/syscall.h>
 
@@ -31,6 +32,7 @@
 	.hidden	NAME
 #endif
 	.hidden	__forkgate_vfork_begin
+	.hidden	__forkgate_vfork_child
 	.hidden	__forkgate_vfork_end
 	.type	NAME, @function
 	.p2align 4
@@ -68,14 +70,24 @@ NAME:
 .Lparent:
 	pushq	%rax
 	.cfi_adjust_cfa_offset 8
+	movl	%eax, %edi
 	call	__forkgate_vfork_end
+	movl	%eax, %edi
 	popq	%rax
 	.cfi_adjust_cfa_offset -8
+	testl	%edi, %edi
+	jnz	.Lbegin
 .Lreturn:
 	ret
 
 	/* A ret would pop the shadow stack, which the parent needs. */
 .Lchild:
+	subq	$8, %rsp
+	.cfi_adjust_cfa_offset 8
+	call	__forkgate_vfork_child
+	addq	$8, %rsp
+	.cfi_adjust_cfa_offset -8
+	xorl	%eax, %eax
 	popq	%rdi
 	.cfi_adjust_cfa_offset -8
 	.cfi_register %rip, %rdi
@@ -112,15 +124,27 @@ NAME:
 .Lparent:
 	subl	$12, %esp
 	.cfi_adjust_cfa_offset 12
+	movl	%eax, (%esp)
 	movl	%eax, 8(%esp)
 	call	__forkgate_vfork_end
+	movl	%eax, %ecx
 	movl	8(%esp), %eax
 	addl	$12, %esp
 	.cfi_adjust_cfa_offset -12
+	testl	%ecx, %ecx
+	jz	.Lreturn
+	movl	%ecx, %eax
+	jmp	.Lbegin
 .Lreturn:
 	ret
 
 .Lchild:
+	subl	$12, %esp
+	.cfi_adjust_cfa_offset 12
+	call	__forkgate_vfork_child
+	addl	$12, %esp
+	.cfi_adjust_cfa_offset -12
+	xorl	%eax, %eax
 	popl	%ecx
 	.cfi_adjust_cfa_offset -4
 	.cfi_register %eip, %ecx

@@ -1,0 +1,1291 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
+/*
+ * The library's own gate, for processes that have none of the module (rule 16)
+ *
+ * It does what the module does, as far as a process can do that for itself: for
+ * forks that the library sees. Threads count in the same units and slots, with
+ * the same code.
+ *
+ * The proof. A fork closes the gate (G1), fences (G2) and then, under the lock,
+ * finds all other slots idle (G3); its ticket lasts until the copy is complete.
+ *
+ *	enter	E1 count			leave	L1 uncount
+ *		E3 look at closed			L3 look at closed
+ *
+ * membarrier(2) runs a barrier in all threads between G1 and G3, so that each
+ * either has its E1 (L1) seen by G3, or sees G1 in its E3 (L3) and comes here,
+ * where it needs the lock. A thread is inside once it holds a level that it took
+ * with the gate open or that was let in here; any other level is given back, in
+ * enter(), before the thread waits. Once a slot was idle in G3 it is so until a
+ * thread is let in (@admitted), which starts all scans again. A thread that
+ * makes a slot idle wakes the forks whose scan stopped there.
+ *
+ * Nobody works in the background: whoever waits here wakes for the next time
+ * that something is due, and does it (tick()). A fork that neither sleeps nor
+ * polls, since it has a signal handler to run or has ended, loses its place
+ * after a ticket_hold (rule 8).
+ *
+ * Between the verification of its ticket and the copy a fork may have to wait
+ * for a lock of the C library, which a thread may hold that is kept out here.
+ * So that thread goes in after some time, and the copy is spoiled. The child
+ * looks whether it is, before it does anything else, see COPY_SPOILED.
+ *
+ * One lock guards all of it, held with all signals blocked, never across a wait
+ * or a call of the program; below it is nothing. Must not allocate but by
+ * mmap(2), nor use anything that is not async-signal-safe.
+ */
+#define _GNU_SOURCE
+#include <assert.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include "gate-internal.h"
+
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK	18
+#endif
+
+#define NSEC_PER_MSEC	1000000ULL
+#define NSEC_PER_SEC	1000000000ULL
+#define NEVER		(~0ULL)
+
+/* A fork that sleeps looks this often whether whom it waits for still exists. */
+#define LOOK		(20 * NSEC_PER_MSEC)
+
+static_assert(sizeof(struct gate) <= PART && sizeof(struct kept) <= PART, "parts");
+static_assert(offsetof(struct own_gate, units) % FORKGATE_UNIT_SIZE == 0, "units");
+
+static __u64 now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
+}
+
+/* Return: @from + @ns, or NEVER. */
+static __u64 later(__u64 from, __u64 ns)
+{
+	return ns < NEVER - from ? from + ns : NEVER;
+}
+
+static __u64 earlier(__u64 a, __u64 b)
+{
+	return a < b ? a : b;
+}
+
+static __u64 times(__u64 ns, unsigned int doublings)
+{
+	while (doublings-- && ns && ns < FORKGATE_TIME_MAX)
+		ns *= 2;
+	return ns;
+}
+
+/* Wait while @word is @value, until @until; a signal ends the wait, too. */
+static void futex_wait(__u32 *word, __u32 value, __u64 until)
+{
+	struct {
+		long sec, nsec;
+	} time = { until / NSEC_PER_SEC, until % NSEC_PER_SEC };
+
+	raw_call(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, value,
+		 until == NEVER ? NULL : &time, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+static void futex_wake(__u32 *word, int count)
+{
+	raw_call(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count, NULL, NULL, 0);
+}
+
+/*
+ * Slots and places
+ */
+
+static struct forkgate_slot *slot_of(struct own_gate *own, const struct place *place)
+{
+	return (void *)(own->units + FORKGATE_SLOT_OFFSET(place - own->places));
+}
+
+static struct place *place_of(struct own_gate *own, const struct forkgate_slot *slot)
+{
+	size_t offset = (const char *)slot - own->units;
+	size_t unit = offset / FORKGATE_UNIT_SIZE;
+
+	return &own->places[unit * FORKGATE_UNIT_SLOTS +
+			    offset % FORKGATE_UNIT_SIZE / FORKGATE_SLOT_SIZE - 1];
+}
+
+static __u32 inside(const struct forkgate_slot *slot)
+{
+	/* pairs with L1: who sees the section end sees what was done in it */
+	return (__atomic_load_n(&slot->depth[0], __ATOMIC_ACQUIRE) ? FORKGATE_MEMORY : 0) |
+	       (__atomic_load_n(&slot->depth[1], __ATOMIC_ACQUIRE) ? FORKGATE_FILES : 0);
+}
+
+static void add_levels(struct forkgate_slot *slot, __u32 domains, int levels)
+{
+	int d;
+
+	for (d = 0; d < 2; d++)
+		if (domains & (1u << d))
+			__atomic_store_n(&slot->depth[d], slot->depth[d] + levels,
+					 __ATOMIC_RELEASE);
+}
+
+static struct forkgate_header *header_of_unit(struct own_gate *own, int unit)
+{
+	return (void *)(own->units + unit * FORKGATE_UNIT_SIZE);
+}
+
+/* The header of each unit in use says what is closed. */
+static void publish(struct own_gate *own)
+{
+	__u32 closed = own->gate.closed | own->kept.strict;
+	__u32 units = (own->kept.slots + FORKGATE_UNIT_SLOTS - 1) / FORKGATE_UNIT_SLOTS;
+	__u32 unit;
+
+	for (unit = 0; unit < units; unit++) {
+		header_of_unit(own, unit)->abi = FORKGATE_ABI;
+		header_of_unit(own, unit)->copy = own->kept.copy;
+		__atomic_store_n(&header_of_unit(own, unit)->closed, closed, __ATOMIC_RELAXED);
+	}
+}
+
+/* Has the owner ended? Its number may have gone to another thread: then not. */
+static bool ended(struct own_gate *own, const struct place *place)
+{
+	return raw_call(SYS_tgkill, place->pid, slot_of(own, place)->tid, 0) == -ESRCH;
+}
+
+/*
+ * Copies
+ */
+
+/*
+ * Return: whether nobody else has said otherwise before. If the word has been used
+ * again since, the parent has found the copy complete: it throws a spoiled one
+ * away before it lets go of the ticket.
+ */
+static bool judge(__u32 *word, __u32 number, __u32 verdict)
+{
+	__u32 found = COPY_WORD(number, COPY_RUNS);
+
+	if (__atomic_compare_exchange_n(word, &found, COPY_WORD(number, verdict), false,
+					__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		return true;
+	return found != COPY_WORD(number, COPY_OTHER(verdict));
+}
+
+static __u32 *copy_word(struct own_gate *own, __u32 number)
+{
+	return &own->kept.copies[number % COPIES];
+}
+
+static int make_copies(struct own_gate *own)
+{
+	int old_errno = errno;
+	void *made;
+
+	if (own->kept.copies)
+		return 0;
+	made = mmap(NULL, COPIES * sizeof(__u32), PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	errno = old_errno;
+	if (made == MAP_FAILED)
+		return ENOMEM;
+	own->kept.copies = made;
+	return 0;
+}
+
+/*
+ * The lock
+ */
+
+/*
+ * The memory is new, or it is a child's. Rule 10: only the caller's slot and its
+ * sections are left, and nothing waits. Nobody else is here: other threads that
+ * the child may have by now have to come here first, for a slot.
+ */
+static void live(struct own_gate *own)
+{
+	struct kept *kept = &own->kept;
+	struct place *place, *mine = NULL;
+	struct fork_attempt *attempt = NULL, *outer;
+	bool alone = true;
+
+	for (place = own->places; place < own->places + kept->slots; place++) {
+		if (!place->thread)
+			continue;
+		if (place->thread == (void *)pthread_self()) {
+			mine = place;
+			continue;
+		}
+		alone = false;
+		memset(slot_of(own, place), 0, sizeof(struct forkgate_slot));
+		memset(place, 0, sizeof(*place));
+	}
+
+	if (mine) {
+		attempt = mine->attempt;
+		outer = attempt ? attempt->own.outer : NULL;
+		*mine = (struct place){
+			.thread = mine->thread,
+			.pid = raw_call(SYS_getpid),
+			.attempt = outer,
+		};
+		slot_of(own, mine)->tid = raw_call(SYS_gettid);
+	}
+	kept->copy = 0;
+	if (attempt && attempt->own.began) {
+		if (attempt->own.copying && !judge(copy_word(own, attempt->own.number), attempt->own.number,
+					       COPY_COMPLETE))
+			attempt->own.spoiled = true;
+		if (attempt->own.unsafe || attempt->own.refused || attempt->own.spoiled)
+			kept->copy = attempt->domains;
+		own->gate.doomed = attempt->refusable &&
+				   (attempt->own.refused || attempt->own.spoiled);
+		/* Here the outer ones go on alone. */
+		for (; outer; outer = outer->own.outer)
+			outer->own.copying = false;
+	} else if (!alone) {
+		kept->copy = FORKGATE_COPY_BYPASSED;
+	}
+	own->gate.home = raw_call(SYS_getpid);
+	if (kept->copies)
+		raw_call(SYS_munmap, kept->copies, COPIES * sizeof(__u32));
+	kept->copies = NULL;
+	publish(own);
+	own->gate.live = 1;
+}
+
+static void lock(struct own_gate *own, __u64 *mask)
+{
+	__u64 all = ~0ULL;
+	__u32 *word = &own->gate.lock, free = 0;
+
+	raw_call(SYS_rt_sigprocmask, SIG_BLOCK, &all, mask, sizeof(all));
+	if (!__atomic_compare_exchange_n(word, &free, 1, false, __ATOMIC_ACQUIRE,
+					 __ATOMIC_RELAXED))
+		while (__atomic_exchange_n(word, 2, __ATOMIC_ACQUIRE))
+			futex_wait(word, 2, NEVER);
+	if (!own->gate.live)
+		live(own);
+}
+
+static void unlock(struct own_gate *own, const __u64 *mask)
+{
+	__u32 *word = &own->gate.lock;
+
+	if (__atomic_exchange_n(word, 0, __ATOMIC_RELEASE) == 2)
+		futex_wake(word, 1);
+	raw_call(SYS_rt_sigprocmask, SIG_SETMASK, mask, NULL, sizeof(*mask));
+}
+
+/*
+ * All below with the lock held, if nothing else is said
+ */
+
+static void wake_fork(struct own_gate *own, struct place *fork)
+{
+	static const __u64 one = 1;
+
+	__atomic_fetch_add(&fork->event, 1, __ATOMIC_RELAXED);
+	futex_wake(&fork->event, INT_MAX);
+	if (!fork->polled)
+		return;
+	fork->ready = true;
+	if (own->gate.eventfd)
+		raw_call(SYS_write, own->gate.eventfd - 1, &one, sizeof(one));
+}
+
+static void wake_forks(struct own_gate *own)
+{
+	struct place *fork;
+
+	for (fork = own->gate.forks; fork; fork = fork->next)
+		wake_fork(own, fork);
+}
+
+/* A slot has become idle. */
+static void wake_for(struct own_gate *own, const struct place *left)
+{
+	struct place *fork;
+
+	for (fork = own->gate.forks; fork; fork = fork->next)
+		if (fork->cursor == (__u32)(left - own->places))
+			wake_fork(own, fork);
+}
+
+static void wake_blocked(struct own_gate *own)
+{
+	__atomic_fetch_add(&own->gate.event, 1, __ATOMIC_RELAXED);
+	futex_wake(&own->gate.event, INT_MAX);
+}
+
+static bool is_member(const struct gate *gate, const struct place *fork)
+{
+	return gate->closed && fork->phase == gate->phase;
+}
+
+/* How long a ticket and a place last. A fork that looks on time must not lose it. */
+static __u64 hold_of(const struct own_gate *own)
+{
+	__u64 hold = own->kept.policy.ticket_hold;
+
+	return hold > 2 * LOOK ? hold : 2 * LOOK;
+}
+
+/* Let those who have been kept out so far go in once. */
+static void release_blocked(struct own_gate *own, __u64 time)
+{
+	struct gate *gate = &own->gate;
+
+	gate->released = gate->arrivals;
+	gate->pending += gate->blocked;
+	gate->blocked = 0;
+	gate->pending_until = later(time, hold_of(own));
+	gate->limit = 0;
+	wake_blocked(own);
+}
+
+/*
+ * A fork has left, or a ticket ended: is what is closed still needed? When nothing
+ * is, the phase is over; those who were kept out go in before the next (rule 6).
+ */
+static void settle(struct own_gate *own, __u64 time)
+{
+	struct gate *gate = &own->gate;
+	struct place *fork;
+	__u32 need = 0;
+
+	if (gate->holder && gate->holding != LATE)
+		need = gate->holder_need;
+	for (fork = gate->forks; fork; fork = fork->next)
+		if (is_member(gate, fork))
+			need |= fork->need;
+	if (gate->closed && !need)
+		release_blocked(own, time);
+	else
+		wake_blocked(own);
+	gate->closed = need;
+	publish(own);
+	wake_forks(own);
+}
+
+/* Out of the queue. The caller settles. */
+static void remove_fork(struct own_gate *own, struct place *fork)
+{
+	struct place **at;
+
+	for (at = &own->gate.forks; *at && *at != fork; at = &(*at)->next)
+		;
+	if (*at)
+		*at = fork->next;
+	fork->next = NULL;
+	fork->need = 0;
+	fork->phase = 0;
+}
+
+static void end_ticket(struct own_gate *own, __u64 time)
+{
+	struct gate *gate = &own->gate;
+
+	/* Rule 6: those who come later do not make this phase longer. */
+	if (gate->blocked && !gate->limit)
+		gate->limit = gate->order;
+	gate->holder = NULL;
+	settle(own, time);
+}
+
+/* All that is due */
+static void tick(struct own_gate *own, __u64 time)
+{
+	struct gate *gate = &own->gate;
+	struct place *fork, *next;
+	bool gone = false;
+	__u32 number;
+
+	for (fork = gate->forks; fork; fork = next) {
+		next = fork->next;
+		if (time < fork->until)
+			continue;
+		remove_fork(own, fork);
+		wake_fork(own, fork);
+		gone = true;
+	}
+
+	if (gate->holder && time >= gate->holder_until) {
+		if (gate->holding == TICKET) {	/* rule 11 */
+			gate->holder->expired = true;
+			gate->state.expired++;
+			end_ticket(own, time);
+		} else {
+			for (number = gate->first_copy; number != gate->copy + 1; number++)
+				judge(copy_word(own, number), number, COPY_SPOILED);
+			gate->holding = LATE;
+			gate->holder_until = NEVER;
+			settle(own, time);
+		}
+	} else if (gone) {
+		settle(own, time);
+	}
+
+	/* Rule 7 */
+	if (gate->closed && !gate->holder && gate->blocked && time >= gate->yield_at) {
+		gate->patience = times(gate->patience, 1);
+		gate->yield_at = later(time, gate->patience);
+		gate->state.yields++;
+		release_blocked(own, time);
+	}
+	if (gate->pending && time >= gate->pending_until) {
+		gate->pending = 0;
+		wake_forks(own);
+	}
+}
+
+/* Return: when tick() has something to do next. */
+static __u64 next_tick(const struct gate *gate)
+{
+	const struct place *fork;
+	__u64 next = NEVER;
+
+	for (fork = gate->forks; fork; fork = fork->next)
+		next = earlier(next, fork->until);
+	if (gate->holder)
+		next = earlier(next, gate->holder_until);
+	else if (gate->closed && gate->blocked)
+		next = earlier(next, gate->yield_at);
+	if (gate->pending)
+		next = earlier(next, gate->pending_until);
+	return next;
+}
+
+/*
+ * Sections
+ */
+
+/* Rule 5. @number: of a thread that was kept out, or 0 */
+static bool may_enter(struct own_gate *own, const struct place *place, __u32 domains,
+		      bool newcomer, __u32 number)
+{
+	struct gate *gate = &own->gate;
+
+	if (gate->holder == place)
+		return true;
+	if (gate->holder && gate->holding != LATE && (gate->holder_need & domains))
+		return false;
+	if (!(gate->closed & domains) || !newcomer || !own->kept.policy.patience)
+		return true;
+	return number && (__s32)(gate->released - number) >= 0;
+}
+
+static void admit(struct own_gate *own, struct place *place, __u32 domains, __u32 taken)
+{
+	add_levels(slot_of(own, place), taken, 1);
+	if (own->gate.closed & domains)
+		own->gate.admitted++;
+}
+
+/* The caller has counted one level of each domain in @domains. */
+static int enter(struct own_gate *own, struct place *place, struct forkgate_enter *enter)
+{
+	struct forkgate_slot *slot = slot_of(own, place);
+	struct gate *gate = &own->gate;
+	__u32 domains = enter->domains, number, event;
+	__u64 mask, until, time = now();
+	bool newcomer;
+
+	lock(own, &mask);
+	tick(own, time);
+	newcomer = !place->need &&
+		   slot->depth[0] == (domains & 1) && slot->depth[1] == (domains >> 1);
+	if (may_enter(own, place, domains, newcomer, 0)) {
+		admit(own, place, domains, 0);
+		unlock(own, &mask);
+		return 0;
+	}
+	add_levels(slot, domains, -1);
+	wake_for(own, place);
+	if (enter->flags & FORKGATE_NONBLOCK) {
+		unlock(own, &mask);
+		return EBUSY;
+	}
+
+	number = ++gate->arrivals;
+	if (!number)
+		number = ++gate->arrivals;
+	gate->blocked++;
+	do {
+		event = gate->event;
+		until = next_tick(gate);
+		unlock(own, &mask);
+		futex_wait(&gate->event, event, until);
+		time = now();
+		lock(own, &mask);
+		tick(own, time);
+	} while (!may_enter(own, place, domains, newcomer, number));
+
+	if ((__s32)(gate->released - number) < 0)
+		gate->blocked--;
+	else if (gate->pending && !--gate->pending)
+		wake_forks(own);
+	admit(own, place, domains, domains);
+	unlock(own, &mask);
+	return 0;
+}
+
+static int leave(struct own_gate *own, struct place *place)
+{
+	__u64 mask;
+
+	lock(own, &mask);
+	wake_for(own, place);
+	unlock(own, &mask);
+	return 0;
+}
+
+/*
+ * Forks
+ */
+
+/* G1, G2 */
+static int close_gate(struct own_gate *own, __u32 need)
+{
+	long err;
+
+	if (!(need & ~own->gate.closed))
+		return 0;
+	own->gate.closed |= need;
+	publish(own);
+	err = raw_call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	if (err == -EPERM) {	/* not registered */
+		raw_call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+		err = raw_call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	}
+	return err < 0 ? ENOSYS : 0;
+}
+
+/*
+ * Rule 6: a fork takes part in the phase until that has had its first grant, or
+ * if others wait for its sections; otherwise in the next one.
+ */
+static int join(struct own_gate *own, struct place *fork, __u64 time)
+{
+	struct gate *gate = &own->gate;
+
+	if (!gate->closed) {
+		if (gate->pending)
+			return 0;
+		gate->phase++;
+		gate->granted = false;
+		gate->limit = 0;
+		gate->patience = 0;
+		gate->yield_at = time;
+		gate->state.phases++;
+	} else if (!is_member(gate, fork) && gate->granted && own->kept.policy.patience &&
+		   !inside(slot_of(own, fork))) {
+		return 0;
+	}
+	if (fork->patience > gate->patience) {
+		gate->yield_at = later(gate->yield_at, fork->patience - gate->patience);
+		gate->patience = fork->patience;
+	}
+	fork->phase = gate->phase;
+	return close_gate(own, fork->need);
+}
+
+/* Rule 9: the owner has ended. The caller settles, if it had a fork. */
+static void forget(struct own_gate *own, struct place *place)
+{
+	struct forkgate_slot *slot = slot_of(own, place);
+
+	if (inside(slot) || own->gate.holder == place)
+		own->gate.state.abandoned++;
+	if (own->gate.holder == place)
+		own->gate.holder = NULL;
+	remove_fork(own, place);
+	memset(slot, 0, sizeof(*slot));
+	memset(place, 0, sizeof(*place));
+	wake_for(own, place);
+}
+
+/* G3. Stops at a slot that is not idle. */
+static bool all_idle(struct own_gate *own, struct place *fork)
+{
+	struct place *place, *end = own->places + own->kept.slots;
+
+	place = own->places;
+	if (fork->seen == own->gate.admitted)
+		place += fork->cursor;
+	fork->seen = own->gate.admitted;
+	for (; place < end; place++) {
+		if (place == fork || !(inside(slot_of(own, place)) & fork->need))
+			continue;
+		fork->cursor = place - own->places;
+		if (!ended(own, place))
+			return false;
+		forget(own, place);
+	}
+	return true;
+}
+
+static bool may_grant(struct own_gate *own, struct place *fork)
+{
+	struct gate *gate = &own->gate;
+
+	return is_member(gate, fork) && !gate->holder &&
+	       (!gate->limit || (__s32)(gate->limit - fork->order) >= 0) &&
+	       all_idle(own, fork);
+}
+
+/*
+ * Rule 4: does the fork wait, through others, for itself? One waits for another
+ * if it needs idle what that is inside of.
+ */
+static bool in_a_circle(struct own_gate *own, struct place *fork)
+{
+	struct place *other;
+	__u32 need = fork->need, reached;
+
+	/* What those that the fork waits for, and it itself, need in all */
+	do {
+		reached = need;
+		for (other = own->gate.forks; other; other = other->next)
+			if (other != fork && (inside(slot_of(own, other)) & need))
+				need |= other->need;
+	} while (need != reached);
+
+	/* Does anybody of those need what the fork is inside of? */
+	for (other = own->gate.forks; other; other = other->next)
+		if (other != fork && (inside(slot_of(own, other)) & need) &&
+		    (other->need & inside(slot_of(own, fork))))
+			return true;
+	return false;
+}
+
+static void add_fork(struct own_gate *own, struct place *fork, __u32 need)
+{
+	struct place **at;
+
+	for (at = &own->gate.forks; *at; at = &(*at)->next)
+		;
+	*at = fork;
+	fork->need = need;
+	fork->order = ++own->gate.order;
+	fork->phase = 0;
+	fork->polled = false;
+	fork->seen = own->gate.admitted - 1;
+	fork->cursor = 0;
+}
+
+static void grant(struct own_gate *own, struct place *fork, __u64 time)
+{
+	struct gate *gate = &own->gate;
+
+	gate->holder = fork;
+	gate->holding = TICKET;
+	gate->holder_need = fork->need;
+	gate->holder_until = later(time, hold_of(own));
+	gate->first_copy = gate->copy + 1;
+	gate->granted = true;
+	fork->expired = false;
+	fork->pass = 0;
+	remove_fork(own, fork);
+	slot_of(own, fork)->outcome = FORKGATE_OUTCOME_GRANTED;
+}
+
+/* A wait that has failed. Return: what PREPARE says. */
+static int fail(struct own_gate *own, struct place *fork, __u32 need, int err, __u64 time)
+{
+	struct forkgate_slot *slot = slot_of(own, fork);
+	struct kept *kept = &own->kept;
+
+	slot->outcome = err == EDEADLK ? FORKGATE_OUTCOME_DEADLK : FORKGATE_OUTCOME_TIMEOUT;
+	if (err == EDEADLK)
+		own->gate.state.deadlocks++;
+	else
+		own->gate.state.timeouts++;
+	if (kept->policy.on_timeout == FORKGATE_FAIL)
+		return err;
+	slot->outcome = FORKGATE_OUTCOME_UNSAFE;
+	fork->pass = need;
+	fork->pass_until = later(time, 10 * hold_of(own));
+	return 0;
+}
+
+/* Rule 12. Without the lock. */
+static forkgate_blame_t *blame_function;
+
+FORKGATE_EXPORT void forkgate_blame(forkgate_blame_t *function)
+{
+	__atomic_store_n(&blame_function, function, __ATOMIC_RELEASE);
+}
+
+static void blame(const struct forkgate_holder *holder, __u64 waited, int err)
+{
+	forkgate_blame_t *function = __atomic_load_n(&blame_function, __ATOMIC_ACQUIRE);
+	char text[256];
+	int length;
+
+	if (function) {
+		function(holder, waited);
+		return;
+	}
+	length = snprintf(text, sizeof(text),
+			  "forkgate: process %d: a fork %s after %llu ms: thread %d is inside a%s%s section%s%.*s at %#llx\n",
+			  getpid(), err ? "fails" : "goes ahead unsafe", waited / NSEC_PER_MSEC,
+			  holder->tid, holder->domains & FORKGATE_MEMORY ? " memory" : "",
+			  holder->domains & FORKGATE_FILES ? " files" : "",
+			  *holder->label ? " " : "", FORKGATE_LABEL_SIZE, holder->label,
+			  holder->site);
+	if (length > (int)sizeof(text) - 1)
+		length = sizeof(text) - 1;
+	raw_call(SYS_write, STDERR_FILENO, text, length);
+}
+
+/* Return: false if the owner is in no section. */
+static bool fill_holder(struct own_gate *own, const struct place *place,
+			struct forkgate_holder *holder)
+{
+	struct forkgate_slot *slot = slot_of(own, place);
+
+	*holder = (struct forkgate_holder){
+		.tid = slot->tid,
+		.domains = inside(slot),
+		.depth = { slot->depth[0], slot->depth[1] },
+		.site = slot->site,
+	};
+	if (holder->site == slot->label_site)
+		memcpy(holder->label, slot->label, FORKGATE_LABEL_SIZE);
+	return holder->domains;
+}
+
+/* What there is without waiting. Return: PREPARE's result, or -1: wait. */
+static int prepare_at_once(struct own_gate *own, struct place *fork, __u32 need, __u64 time)
+{
+	struct gate *gate = &own->gate;
+
+	if (gate->holder == fork) {
+		if ((gate->holder_need & need) == need && gate->holding != LATE)
+			return EALREADY;
+		/* Given up; an outer fork, that a signal handler has interrupted, tries again. */
+		if (gate->holding != TICKET)
+			for (; gate->first_copy != gate->copy + 1; gate->first_copy++)
+				judge(copy_word(own, gate->first_copy), gate->first_copy,
+				      COPY_SPOILED);
+		end_ticket(own, time);
+	}
+	if ((fork->pass & need) == need && time < fork->pass_until)
+		return 0;
+	return make_copies(own) ? ENOMEM : -1;
+}
+
+/* Nobody who polls has news that it does not know. */
+static void drain_eventfd(struct own_gate *own)
+{
+	struct place *fork;
+	__u64 count;
+
+	for (fork = own->gate.forks; fork; fork = fork->next)
+		if (fork->polled && fork->ready)
+			return;
+	if (own->gate.eventfd)
+		raw_call(SYS_read, own->gate.eventfd - 1, &count, sizeof(count));
+}
+
+int __forkgate_gate_descriptor(struct own_gate *own)
+{
+	struct place *fork;
+	__u64 mask;
+	long fd;
+
+	lock(own, &mask);
+	if (!own->gate.eventfd) {
+		fd = raw_call(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
+		own->gate.eventfd = fd < 0 ? 0 : fd + 1;
+		for (fork = own->gate.forks; fork; fork = fork->next)
+			if (fork->polled && fork->ready)
+				wake_fork(own, fork);
+	}
+	fd = (int)own->gate.eventfd - 1;
+	unlock(own, &mask);
+	return fd;
+}
+
+/* @wait: ns. @blamed: filled in when that was not enough. Return: as PREPARE. */
+static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 wait,
+		   unsigned int attempt, bool poll, struct forkgate_holder *blamed)
+{
+	struct gate *gate = &own->gate;
+	__u64 mask, time = now(), start = time, until;
+	__u32 event, order = 0;
+	int err;
+
+	lock(own, &mask);
+	tick(own, time);
+	err = prepare_at_once(own, fork, need, time);
+	if (err >= 0)
+		goto out;
+	if (fork->need && !(poll && fork->polled && fork->need == need)) {
+		/* of the code that this signal handler interrupted; or polled for */
+		remove_fork(own, fork);
+		settle(own, time);
+	}
+	fork->expired = false;
+	fork->pass = 0;
+	fork->ready = false;
+	if (fork->need)
+		order = fork->order;
+
+	for (;;) {
+		if (!fork->need || fork->order != order) {
+			if (fork->need) {	/* a handler polls in its own way */
+				remove_fork(own, fork);
+				settle(own, time);
+			}
+			add_fork(own, fork, need);
+			order = fork->order;
+			fork->since = start;
+			fork->patience = times(own->kept.policy.patience, attempt);
+		}
+		fork->polled = poll;
+		fork->until = later(time, hold_of(own));
+		if (in_a_circle(own, fork)) {
+			err = EDEADLK;
+			break;
+		}
+		err = join(own, fork, time);
+		if (err)
+			break;
+		if (may_grant(own, fork)) {
+			grant(own, fork, time);
+			goto out;
+		}
+		if (poll) {
+			drain_eventfd(own);
+			err = EAGAIN;
+			goto out;
+		}
+		until = later(start, wait);
+		if (time >= until) {
+			err = ETIMEDOUT;
+			if (fork != &own->places[fork->cursor])
+				fill_holder(own, &own->places[fork->cursor], blamed);
+			break;
+		}
+		event = fork->event;
+		until = earlier(earlier(until, next_tick(gate)), later(time, LOOK));
+		unlock(own, &mask);
+		futex_wait(&fork->event, event, until);
+		time = now();
+		lock(own, &mask);
+		tick(own, time);
+	}
+	if (fork->need)
+		remove_fork(own, fork);
+	settle(own, time);
+	if (err != ENOSYS)
+		err = fail(own, fork, need, err, time);
+out:
+	unlock(own, &mask);
+	return err;
+}
+
+static int do_prepare(struct own_gate *own, struct place *fork, struct forkgate_prepare *prep)
+{
+	struct forkgate_holder blamed = { 0 };
+	__u64 start = now();
+	int err;
+
+	err = prepare(own, fork, prep->domains,
+		      prep->flags & FORKGATE_TIMED ? prep->timeout : own->kept.policy.timeout,
+		      prep->attempt, prep->flags & FORKGATE_NONBLOCK, &blamed);
+	prep->outcome = slot_of(own, fork)->outcome;
+	if (blamed.domains && !(prep->flags & FORKGATE_TIMED))
+		blame(&blamed, now() - start, err);
+	return err;
+}
+
+static int release(struct own_gate *own, struct place *fork)
+{
+	__u64 mask, time = now();
+	int err = ENOENT;
+
+	lock(own, &mask);
+	tick(own, time);
+	if (own->gate.holder == fork && own->gate.holding == TICKET) {
+		end_ticket(own, time);
+		err = 0;
+	} else if (fork->expired) {
+		err = ESTALE;
+	} else if (fork->need && fork->polled) {
+		remove_fork(own, fork);
+		settle(own, time);
+		err = 0;
+	} else if (fork->pass) {
+		err = 0;
+	}
+	fork->expired = false;
+	fork->pass = 0;
+	unlock(own, &mask);
+	return err;
+}
+
+static void start_copy(struct own_gate *own, struct fork_attempt *attempt, __u64 time)
+{
+	struct gate *gate = &own->gate;
+	struct kept *kept = &own->kept;
+	__u64 hold = times(hold_of(own), attempt->tried);
+
+	attempt->own.number = ++gate->copy;
+	attempt->own.copying = true;
+	attempt->own.since = time;
+	__atomic_store_n(copy_word(own, attempt->own.number),
+			 COPY_WORD(attempt->own.number,
+				   gate->holding == LATE ? COPY_SPOILED : COPY_RUNS),
+			 __ATOMIC_RELEASE);
+	gate->state.forks++;
+	if (gate->holding == LATE)
+		return;
+	gate->holding = COPYING;
+	/* A large process takes longer: what was spoiled for that is not again. */
+	if ((attempt->domains & FORKGATE_MEMORY) && hold < 2 * kept->copy_time)
+		hold = 2 * kept->copy_time;
+	gate->holder_until = later(time, hold);
+}
+
+/* Return: false if there is neither a ticket nor the leave to go without. */
+static bool try_copy(struct own_gate *own, struct fork_attempt *attempt)
+{
+	struct place *fork = place_of(own, attempt->slot);
+	struct gate *gate = &own->gate;
+	__u64 mask, time = now();
+	bool ok = true;
+
+	lock(own, &mask);
+	tick(own, time);
+	if (gate->holder == fork &&
+	    (gate->holder_need & attempt->domains) == attempt->domains) {
+		start_copy(own, attempt, time);
+	} else if ((fork->pass & attempt->domains) == attempt->domains &&
+		   time < fork->pass_until) {
+		attempt->own.unsafe = true;
+		gate->state.unsafe++;
+		fork->pass = 0;
+	} else {
+		ok = false;
+	}
+	unlock(own, &mask);
+	return ok;
+}
+
+void __forkgate_gate_copy(struct own_gate *own, struct fork_attempt *attempt)
+{
+	struct place *fork = place_of(own, attempt->slot);
+	struct forkgate_holder blamed;
+
+	attempt->own.began = true;
+	if (try_copy(own, attempt))
+		return;
+	/* Rule 11: from scratch, no longer than the patience */
+	if (prepare(own, fork, attempt->domains,
+		    times(own->kept.policy.patience, attempt->tried), attempt->tried, false,
+		    &blamed) ||
+	    !try_copy(own, attempt))
+		attempt->own.refused = true;
+}
+
+/* Is the ticket still needed for a fork that a signal handler has interrupted? */
+static bool is_inner(const struct fork_attempt *attempt)
+{
+	for (attempt = attempt->own.outer; attempt; attempt = attempt->own.outer)
+		if (attempt->own.copying && !attempt->own.judged)
+			return true;
+	return false;
+}
+
+void __forkgate_gate_copied(struct own_gate *own, struct fork_attempt *attempt)
+{
+	struct place *fork = place_of(own, attempt->slot);
+	__u64 mask, time = now();
+
+	if (!attempt->own.copying || attempt->own.judged)
+		return;
+	lock(own, &mask);
+	tick(own, time);
+	attempt->own.judged = true;
+	attempt->own.spoiled = !judge(copy_word(own, attempt->own.number), attempt->own.number,
+				  COPY_COMPLETE);
+	if ((attempt->domains & FORKGATE_MEMORY) &&
+	    time - attempt->own.since > own->kept.copy_time)
+		own->kept.copy_time = time - attempt->own.since;
+	if (own->gate.holder == fork && !is_inner(attempt)) {
+		if (attempt->own.keep && own->gate.holding == COPYING)
+			own->gate.holding = TICKET;
+		else if (!attempt->own.spoiled || !attempt->refusable)
+			end_ticket(own, time);
+	}
+	unlock(own, &mask);
+}
+
+void __forkgate_gate_discarded(struct own_gate *own, struct fork_attempt *attempt)
+{
+	struct place *fork = place_of(own, attempt->slot);
+	__u64 mask;
+
+	lock(own, &mask);
+	if (own->gate.holder == fork && !is_inner(attempt))
+		end_ticket(own, now());
+	unlock(own, &mask);
+}
+
+void __forkgate_gate_child(struct own_gate *own)
+{
+	__u64 mask;
+
+	lock(own, &mask);
+	unlock(own, &mask);
+	if (own->gate.doomed)
+		raw_call(SYS_exit_group, 0);
+}
+
+struct fork_attempt **__forkgate_gate_attempt(struct own_gate *own,
+					      const struct forkgate_slot *slot)
+{
+	return &place_of(own, slot)->attempt;
+}
+
+/*
+ * Calls
+ */
+
+/* Free what is owned by threads that have ended. Return: how much is free. */
+static __u32 sweep(struct own_gate *own)
+{
+	struct place *place;
+	__u32 count = 0;
+
+	for (place = own->places; place < own->places + own->kept.slots; place++) {
+		if (place->thread && ended(own, place))
+			forget(own, place);
+		count += !place->thread;
+	}
+	return count;
+}
+
+static struct place *find_place(struct own_gate *own, void *thread)
+{
+	struct place *place;
+
+	for (place = own->places; place < own->places + own->kept.slots; place++)
+		if (place->thread == thread)
+			return place;
+	return NULL;
+}
+
+/* A free place; with few left a sweep would come too often. */
+static struct place *free_place(struct own_gate *own)
+{
+	struct kept *kept = &own->kept;
+	struct place *place = find_place(own, NULL);
+
+	if (!place && kept->slots && sweep(own) > kept->slots / 4)
+		place = find_place(own, NULL);
+	if (!place && kept->slots < FORKGATE_SLOTS) {
+		place = &own->places[kept->slots++];
+		if (kept->slots % FORKGATE_UNIT_SLOTS == 1)
+			publish(own);
+	}
+	return place ? place : find_place(own, NULL);
+}
+
+/*
+ * A vfork child has its parent's thread-local memory: the slot is for both, and the
+ * one that comes back is the parent. Its number is in what the C library calls
+ * the clock of the thread (clock_getcpuclockid(3)).
+ */
+static bool parent_of_vfork(struct own_gate *own, __u32 *tid)
+{
+	clockid_t clock;
+
+	if (pthread_getcpuclockid(pthread_self(), &clock))
+		return false;
+	*tid = ~(clock >> 3);
+	return raw_call(SYS_tgkill, own->gate.home, *tid, 0) == 0;
+}
+
+static int do_register(struct own_gate *own, struct forkgate_register *reg)
+{
+	void *thread = (void *)pthread_self();
+	__u32 tid = raw_call(SYS_gettid);
+	pid_t pid = raw_call(SYS_getpid);
+	struct place *place;
+	__u64 mask;
+	int err = 0;
+
+	lock(own, &mask);
+	tick(own, now());
+	if (pid != own->gate.home && parent_of_vfork(own, &tid))
+		pid = own->gate.home;
+	place = find_place(own, thread);
+	if (place && slot_of(own, place)->tid != tid &&
+	    (place->pid == pid || ended(own, place))) {
+		forget(own, place);	/* it had the caller's memory */
+	} else if (!place) {
+		place = free_place(own);
+	}
+	if (!place) {
+		err = ENOSPC;
+	} else if (!place->thread) {
+		place->thread = thread;
+		place->pid = pid;
+		slot_of(own, place)->tid = tid;
+	}
+	unlock(own, &mask);
+	if (place) {
+		reg->slot = place - own->places;
+		reg->offset = FORKGATE_SLOT_OFFSET(reg->slot);
+	}
+	return err;
+}
+
+static bool time_valid(__u64 ns)
+{
+	return ns <= FORKGATE_TIME_MAX || ns == FORKGATE_FOREVER;
+}
+
+static int policy_set(struct own_gate *own, const struct forkgate_policy *policy)
+{
+	__u64 mask;
+
+	if (!time_valid(policy->patience) || policy->ticket_hold > FORKGATE_TIME_MAX ||
+	    !time_valid(policy->timeout) || !time_valid(policy->backstop) ||
+	    policy->on_timeout > FORKGATE_PROCEED || policy->pad)
+		return EINVAL;
+	lock(own, &mask);
+	own->kept.policy = *policy;
+	unlock(own, &mask);
+	return 0;
+}
+
+static int get_state(struct own_gate *own, struct forkgate_state *state)
+{
+	struct forkgate_holder *holders = (void *)(uintptr_t)state->holders, holder;
+	__u32 room = holders ? state->holders_max : 0;
+	struct place *place;
+	__u64 mask, time = now();
+
+	lock(own, &mask);
+	tick(own, time);
+	own->gate.state.holders = state->holders;
+	own->gate.state.holders_max = state->holders_max;
+	*state = own->gate.state;
+	state->closed = own->gate.closed;
+	state->blocked = own->gate.blocked + own->gate.pending;
+	for (place = own->gate.forks; place; place = place->next) {
+		state->forkers++;
+		if (time - place->since > state->wait_ns)
+			state->wait_ns = time - place->since;
+	}
+	state->forkers += !!own->gate.holder;
+	for (place = own->places; place < own->places + own->kept.slots; place++) {
+		state->threads += !!place->thread;
+		if (!fill_holder(own, place, &holder))
+			continue;
+		if (state->holders_count < room)
+			holders[state->holders_count] = holder;
+		state->holders_count++;
+	}
+	unlock(own, &mask);
+	return 0;
+}
+
+int __forkgate_gate_call(struct own_gate *own, unsigned long request, void *arg)
+{
+	struct place *place;
+	__u64 mask;
+
+	switch (request) {
+	case FORKGATE_IOC_REGISTER:
+		return do_register(own, arg);
+	case FORKGATE_IOC_POLICY_GET:
+		lock(own, &mask);
+		*(struct forkgate_policy *)arg = own->kept.policy;
+		unlock(own, &mask);
+		return 0;
+	case FORKGATE_IOC_POLICY_SET:
+		return policy_set(own, arg);
+	case FORKGATE_IOC_STATE:
+		return get_state(own, arg);
+	}
+
+	place = place_of(own, forkgate_self);
+	switch (request) {
+	case FORKGATE_IOC_ENTER:
+		return enter(own, place, arg);
+	case FORKGATE_IOC_LEAVE:
+		return leave(own, place);
+	case FORKGATE_IOC_PREPARE:
+		return do_prepare(own, place, arg);
+	case FORKGATE_IOC_RELEASE:
+		return release(own, place);
+	}
+	return ENOTTY;
+}
+
+/*
+ * The gate itself
+ */
+
+static int have_membarrier(void)
+{
+	return raw_call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) < 0 ||
+	       raw_call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) < 0 ? ENOSYS : 0;
+}
+
+int __forkgate_gate_make(struct own_gate **made)
+{
+	int err = have_membarrier(), old_errno = errno;
+	struct own_gate *own;
+
+	if (err)
+		return err;
+	own = mmap(NULL, sizeof(*own), PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	errno = old_errno;
+	if (own == MAP_FAILED)
+		return ENOMEM;
+	if (raw_call(SYS_madvise, own, PART, MADV_WIPEONFORK) < 0) {
+		raw_call(SYS_munmap, own, sizeof(*own));
+		return ENOSYS;
+	}
+	raw_call(SYS_madvise, own, sizeof(*own), MADV_NOHUGEPAGE);	/* mostly empty */
+	own->kept.generation = FORKGATE_GENERATION;
+	own->kept.policy = (struct forkgate_policy){
+		.patience = 100 * NSEC_PER_MSEC,
+		.ticket_hold = 100 * NSEC_PER_MSEC,
+		.timeout = FORKGATE_FOREVER,
+		.backstop = 10 * NSEC_PER_SEC,
+		.on_timeout = FORKGATE_FAIL,
+	};
+	*made = own;
+	return 0;
+}
+
+void __forkgate_gate_strict(struct own_gate *own)
+{
+	__u64 mask;
+
+	lock(own, &mask);
+	own->kept.strict = FORKGATE_DOMAINS;
+	publish(own);
+	unlock(own, &mask);
+}
