@@ -109,20 +109,27 @@ int __forkgate_call(unsigned long request, void *arg)
 			 (long)MS_SYNC, request, arg);
 }
 
-/* Move a new descriptor of the device to its place and keep it. */
-static void keep(int fd)
+int __forkgate_move(int fd)
 {
-	int to, none = -1;
 	long moved;
+	int to;
 
-	for (to = DEVICE_FD; to > fd; to /= 2) {
+	for (to = DEVICE_FD; to > fd && fd >= 0; to /= 2) {
 		moved = raw_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, to);
 		if (moved >= 0) {
 			raw_call(SYS_close, fd);
-			fd = moved;
-			break;
+			return moved;
 		}
 	}
+	return fd;
+}
+
+/* Move a new descriptor of the device to its place and keep it. */
+static void keep(int fd)
+{
+	int none = -1;
+
+	fd = __forkgate_move(fd);
 	if (!__atomic_compare_exchange_n(&device, &none, fd, false,
 					 __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		raw_call(SYS_close, fd);

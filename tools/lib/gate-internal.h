@@ -32,6 +32,7 @@
  * @cursor: slots before this one are idle in @need ...
  * @seen: ... unless gate.admitted has another value than this
  * @until: when it loses its place unless it looks again, ns
+ * @look_at: when it should look, if it polls, ns
  * @pass_until: when @pass ends, ns
  * @patience: ns, of this fork
  * @next: in the list of forks that wait, by @order
@@ -55,6 +56,7 @@ struct place {
 	__u32 seen;
 	__u64 since;
 	__u64 until;
+	__u64 look_at;
 	__u64 pass_until;
 	__u64 patience;
 	struct place *next;
@@ -95,7 +97,7 @@ enum holding {
  * @copy: number of the last copy
  * @first_copy: number of the first one with this ticket
  * @doomed: this is the child of a spoiled copy, and must not go on
- * @eventfd: of those that poll, plus 1
+ * @timer: descriptor of the timer that is polled, plus 1
  * @state: counters for FORKGATE_IOC_STATE
  *
  * Guarded by @lock. The kernel wipes this in every child that gets a copy of the
@@ -127,7 +129,7 @@ struct gate {
 	__u32 copy;
 	__u32 first_copy;
 	bool doomed;
-	__u32 eventfd;
+	__u32 timer;
 	struct forkgate_state state;
 };
 
@@ -248,7 +250,7 @@ void __forkgate_gate_child(struct own_gate *own);
  * __forkgate_gate_descriptor() - what to poll after PREPARE has said EAGAIN
  * @own: the gate
  *
- * Return: an eventfd of the gate, or -1.
+ * Return: a descriptor of the gate, readable then, or -1.
  */
 int __forkgate_gate_descriptor(struct own_gate *own);
 
@@ -261,6 +263,16 @@ int __forkgate_gate_descriptor(struct own_gate *own);
  */
 struct fork_attempt **__forkgate_gate_attempt(struct own_gate *own,
 					      const struct forkgate_slot *slot);
+
+/* forkgate.c */
+
+/**
+ * __forkgate_move() - move a new descriptor out of the way
+ * @fd: the descriptor, or a negative error number
+ *
+ * Return: its new number, or @fd.
+ */
+int __forkgate_move(int fd);
 
 /* copies.c */
 

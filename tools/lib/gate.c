@@ -44,8 +44,8 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/timerfd.h>
 
 #include "gate-internal.h"
 
@@ -293,17 +293,50 @@ static void unlock(struct own_gate *own, const __u64 *mask)
  * All below with the lock held, if nothing else is said
  */
 
+/*
+ * What is polled is a timer, for nobody is there to tell that a place is about to
+ * end. The program may have closed it or have put another file in its place: its
+ * interval says that it is this one, and means nothing else.
+ */
+#define POLL_INTERVAL	0x666b6774
+
+static bool have_timer(const struct gate *gate)
+{
+	struct itimerspec time;
+
+	return gate->timer &&
+	       !raw_call(SYS_timerfd_gettime, gate->timer - 1, &time) &&
+	       time.it_interval.tv_sec == POLL_INTERVAL;
+}
+
+/* Let those look who poll and have something to look at, now or when it is due. */
+static void set_timer(struct own_gate *own)
+{
+	struct gate *gate = &own->gate;
+	struct itimerspec time = { .it_interval.tv_sec = POLL_INTERVAL };
+	struct place *fork;
+	__u64 next = NEVER;
+
+	if (!have_timer(gate))
+		return;
+	for (fork = gate->forks; fork; fork = fork->next)
+		if (fork->polled)
+			next = earlier(next, fork->ready ? 1 : fork->look_at);
+	if (next != NEVER) {
+		time.it_value.tv_sec = next / NSEC_PER_SEC;
+		time.it_value.tv_nsec = next % NSEC_PER_SEC;
+	}
+	raw_call(SYS_timerfd_settime, gate->timer - 1, TFD_TIMER_ABSTIME, &time, NULL);
+}
+
 static void wake_fork(struct own_gate *own, struct place *fork)
 {
-	static const __u64 one = 1;
-
 	__atomic_fetch_add(&fork->event, 1, __ATOMIC_RELAXED);
 	futex_wake(&fork->event, INT_MAX);
-	if (!fork->polled)
-		return;
-	fork->ready = true;
-	if (own->gate.eventfd)
-		raw_call(SYS_write, own->gate.eventfd - 1, &one, sizeof(one));
+	if (fork->polled && !fork->ready) {
+		fork->ready = true;
+		set_timer(own);
+	}
 }
 
 static void wake_forks(struct own_gate *own)
@@ -602,10 +635,11 @@ static int join(struct own_gate *own, struct place *fork, __u64 time)
 	return close_gate(own, fork->need);
 }
 
-/* Rule 9: the owner has ended. The caller settles, if it had a fork. */
+/* Rule 9: the owner has ended. */
 static void forget(struct own_gate *own, struct place *place)
 {
 	struct forkgate_slot *slot = slot_of(own, place);
+	bool forks = place->need || own->gate.holder == place;
 
 	if (inside(slot) || own->gate.holder == place)
 		own->gate.state.abandoned++;
@@ -615,6 +649,8 @@ static void forget(struct own_gate *own, struct place *place)
 	memset(slot, 0, sizeof(*slot));
 	memset(place, 0, sizeof(*place));
 	wake_for(own, place);
+	if (forks)
+		settle(own, now());
 }
 
 /* G3. Stops at a slot that is not idle. */
@@ -788,34 +824,23 @@ static int prepare_at_once(struct own_gate *own, struct place *fork, __u32 need,
 	return make_copies(own) ? ENOMEM : -1;
 }
 
-/* Nobody who polls has news that it does not know. */
-static void drain_eventfd(struct own_gate *own)
-{
-	struct place *fork;
-	__u64 count;
-
-	for (fork = own->gate.forks; fork; fork = fork->next)
-		if (fork->polled && fork->ready)
-			return;
-	if (own->gate.eventfd)
-		raw_call(SYS_read, own->gate.eventfd - 1, &count, sizeof(count));
-}
-
 int __forkgate_gate_descriptor(struct own_gate *own)
 {
-	struct place *fork;
+	struct itimerspec time = { .it_interval.tv_sec = POLL_INTERVAL };
+	struct gate *gate = &own->gate;
 	__u64 mask;
 	long fd;
 
 	lock(own, &mask);
-	if (!own->gate.eventfd) {
-		fd = raw_call(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
-		own->gate.eventfd = fd < 0 ? 0 : fd + 1;
-		for (fork = own->gate.forks; fork; fork = fork->next)
-			if (fork->polled && fork->ready)
-				wake_fork(own, fork);
+	if (!have_timer(gate)) {
+		fd = __forkgate_move(raw_call(SYS_timerfd_create, CLOCK_MONOTONIC,
+					      TFD_CLOEXEC | TFD_NONBLOCK));
+		gate->timer = fd < 0 ? 0 : fd + 1;
+		if (gate->timer)
+			raw_call(SYS_timerfd_settime, fd, 0, &time, NULL);
+		set_timer(own);
 	}
-	fd = (int)own->gate.eventfd - 1;
+	fd = (int)gate->timer - 1;
 	unlock(own, &mask);
 	return fd;
 }
@@ -834,16 +859,18 @@ static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 w
 	err = prepare_at_once(own, fork, need, time);
 	if (err >= 0)
 		goto out;
-	if (fork->need && !(poll && fork->polled && fork->need == need)) {
-		/* of the code that this signal handler interrupted; or polled for */
+	if (fork->need && !(fork->polled && fork->need == need)) {
+		/* of the code that this signal handler has interrupted; or for less */
 		remove_fork(own, fork);
 		settle(own, time);
 	}
 	fork->expired = false;
 	fork->pass = 0;
 	fork->ready = false;
-	if (fork->need)
+	if (fork->need) {
 		order = fork->order;
+		start = fork->since;
+	}
 
 	for (;;) {
 		if (!fork->need || fork->order != order) {
@@ -869,17 +896,18 @@ static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 w
 			grant(own, fork, time);
 			goto out;
 		}
-		if (poll) {
-			drain_eventfd(own);
-			err = EAGAIN;
-			goto out;
-		}
 		until = later(start, wait);
 		if (time >= until) {
 			err = ETIMEDOUT;
 			if (fork != &own->places[fork->cursor])
 				fill_holder(own, &own->places[fork->cursor], blamed);
 			break;
+		}
+		if (poll) {
+			fork->look_at = earlier(until, later(time, hold_of(own) / 2));
+			set_timer(own);
+			err = EAGAIN;
+			goto out;
 		}
 		event = fork->event;
 		until = earlier(earlier(until, next_tick(gate)), later(time, LOOK));
@@ -1091,13 +1119,14 @@ static struct place *find_place(struct own_gate *own, void *thread)
 	return NULL;
 }
 
-/* A free place; with few left a sweep would come too often. */
+/* A free place. A unit is full before it is swept, and not again for a few places. */
 static struct place *free_place(struct own_gate *own)
 {
 	struct kept *kept = &own->kept;
 	struct place *place = find_place(own, NULL);
 
-	if (!place && kept->slots && sweep(own) > kept->slots / 4)
+	if (!place && kept->slots && !(kept->slots % FORKGATE_UNIT_SLOTS) &&
+	    sweep(own) > kept->slots / 4)
 		place = find_place(own, NULL);
 	if (!place && kept->slots < FORKGATE_SLOTS) {
 		place = &own->places[kept->slots++];

@@ -250,9 +250,10 @@ FORKGATE_EXPORT pid_t INTERPOSED(_Fork)(void)
 		errno = ENOSYS;
 		return -1;
 	}
+#ifndef FORKGATE_SHARED
 	if (__forkgate_forking)
 		return ORIGINAL(_Fork)();
-
+#endif
 	pid = PREPARED(FORK_BARE, (errno = error, -1),
 		       ORIGINAL(_Fork)(), result < 0);
 	if (!pid)	/* no atfork handler does it */

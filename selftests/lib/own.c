@@ -1,0 +1,937 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The library's own gate: what only it does, with schedules that are forced. What
+ * both gates do is in lib.c. Built with the library's sources, so that handlers of
+ * pthread_atfork() can be registered before the library's, and the sanitizers see
+ * them. Must not need the module; where there is one, the library finds that the
+ * device has no permission for it.
+ */
+#define _GNU_SOURCE
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "../test/harness.h"
+
+#include <gate-internal.h>
+
+/* The gate is the library's even where there is a module. */
+long __real_syscall(long number, ...);
+long __wrap_syscall(long number, ...);
+
+static int membarrier_error;
+
+long __wrap_syscall(long number, ...)
+{
+	long args[6];
+	va_list list;
+	int i;
+
+	va_start(list, number);
+	for (i = 0; i < 6; i++)
+		args[i] = va_arg(list, long);
+	va_end(list);
+
+	if (number == SYS_openat && !strcmp((char *)args[1], "/dev/forkgate")) {
+		errno = ENOENT;
+		return -1;
+	}
+	if (number == SYS_membarrier && membarrier_error) {
+		errno = membarrier_error;
+		return -1;
+	}
+	return __real_syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+}
+
+/* Runs before the library's constructor, so this handler after the library's. */
+static void (*before_copy)(void);
+static void (*after_copy)(void);
+
+static void prepare_handler(void)
+{
+	if (before_copy)
+		before_copy();
+}
+
+static void parent_handler(void)
+{
+	if (after_copy)
+		after_copy();
+}
+
+static __attribute__((__constructor__(101))) void first(void)
+{
+	pthread_atfork(prepare_handler, parent_handler, NULL);
+}
+
+static struct gate *the_gate(void)
+{
+	return &__forkgate_own->gate;
+}
+
+/* The depth of the caller's sections, memory * 10 + files */
+static int depth(void)
+{
+	struct forkgate_slot *slot = forkgate_self;
+
+	return slot ? slot->depth[0] * 10 + slot->depth[1] : 0;
+}
+
+/*
+ * Half-done work that no child may see; counted, as many may be at it
+ */
+static int half_done;
+
+static long do_work(void *domains)
+{
+	int err = forkgate_enter((uintptr_t)domains);
+
+	if (!err)
+		__atomic_fetch_add(&half_done, 1, __ATOMIC_SEQ_CST);
+	return err;
+}
+
+static long do_end_work(void *domains)
+{
+	__atomic_fetch_sub(&half_done, 1, __ATOMIC_SEQ_CST);
+	forkgate_leave((uintptr_t)domains);
+	return 0;
+}
+
+static long do_enter(void *domains)
+{
+	return forkgate_enter((uintptr_t)domains);
+}
+
+static long do_tryenter(void *domains)
+{
+	return forkgate_tryenter((uintptr_t)domains);
+}
+
+static long do_leave(void *domains)
+{
+	forkgate_leave((uintptr_t)domains);
+	return depth();
+}
+
+static long do_prepare(void *domains)
+{
+	return forkgate_prepare((uintptr_t)domains, NULL);
+}
+
+static long do_release(void *unused)
+{
+	return forkgate_release();
+}
+
+static unsigned int copy(void)
+{
+	return forkgate_header_of(forkgate_self)->copy;
+}
+
+/* What every child finds */
+static int child_clean(void)
+{
+	struct worker worker;
+
+	if (READ_ONCE(half_done))
+		return 1;
+	if (forkgate_self->tid != (__u32)sys_gettid())
+		return 2;
+	if (forkgate_enter(BOTH))
+		return 3;
+	forkgate_leave(BOTH);
+	if (forkgate_header_of(forkgate_self)->closed)
+		return 4;
+	if (copy())
+		return 5;
+	if (gate_state().forkers || gate_state().holders_count)
+		return 6;
+	if (worker_spawn(&worker) || run(&worker, do_enter, ARG(BOTH)) ||
+	    run(&worker, do_leave, ARG(BOTH)))
+		return 7;
+	return 0;
+}
+
+static long do_fork(void *unused)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(child_clean());
+	return pid < 0 ? -errno : pid;
+}
+
+static long do__Fork(void *unused)
+{
+	pid_t pid = _Fork();
+
+	if (!pid)
+		_exit(child_clean());
+	return pid < 0 ? -errno : pid;
+}
+
+static int reap(long result)
+{
+	return result > 0 ? child_exit(result) : result;
+}
+
+FIXTURE(own) {
+	struct worker a, b;
+};
+
+FIXTURE_SETUP(own)
+{
+	ASSERT_EQ(0, forkgate_init(0));
+	ASSERT_EQ(FORKGATE_BY_LIBRARY, forkgate_protection(NULL));
+	gate.call = __forkgate_call;
+	ASSERT_EQ(0, gate_set_policy(&patient_policy));
+	ASSERT_EQ(0, worker_spawn(&self->a));
+	ASSERT_EQ(0, worker_spawn(&self->b));
+}
+
+FIXTURE_TEARDOWN(own)
+{
+}
+
+static int set_times(__u64 patience_ms, __u64 hold_ms)
+{
+	struct forkgate_policy policy = patient_policy;
+
+	policy.patience = patience_ms * NSEC_PER_MSEC;
+	policy.ticket_hold = hold_ms * NSEC_PER_MSEC;
+	return gate_set_policy(&policy);
+}
+
+/*
+ * Copies that others were let into
+ */
+
+static struct worker *intruder;
+static int prepares, parents;
+
+/*
+ * The forking thread is behind its last look at its ticket, and needs what a thread
+ * that is kept out has, as with a lock of the C library. So that goes in.
+ */
+static void wait_for_intruder(void)
+{
+	if (prepares++)
+		return;
+	start(intruder, do_work, ARG(BOTH));
+	wait_until(!busy(intruder));
+}
+
+static void end_intruder(void)
+{
+	if (!parents++)
+		run(intruder, do_end_work, ARG(BOTH));
+}
+
+TEST_F(own, spoiled_copy_is_made_again)
+{
+	intruder = &self->a;
+	before_copy = wait_for_intruder;
+	after_copy = end_intruder;
+	ASSERT_EQ(0, set_times(10, 40));
+	EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
+	EXPECT_EQ(2, prepares);
+	EXPECT_EQ(2, parents);
+	EXPECT_EQ(0, gate_state().forkers);
+	EXPECT_EQ(-ECHILD, waitpid(-1, NULL, WNOHANG) < 0 ? -errno : 0);
+	EXPECT_EQ(0, run(&self->a, do_enter, ARG(BOTH)));
+	EXPECT_EQ(0, run(&self->a, do_leave, ARG(BOTH)));
+}
+
+/* Whatever comes first, the child or the parent: both find the same. */
+static void wait_for_child(void)
+{
+	const struct timespec time = { .tv_nsec = 20000000 };
+
+	end_intruder();
+	nanosleep(&time, NULL);
+}
+
+TEST_F(own, spoiled_copy_and_a_slow_parent)
+{
+	intruder = &self->a;
+	before_copy = wait_for_intruder;
+	after_copy = wait_for_child;
+	ASSERT_EQ(0, set_times(10, 40));
+	EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
+	EXPECT_EQ(2, prepares);
+}
+
+/* Others wait for the end of a copy that runs for so long, but not for ever. */
+TEST_F(own, next_fork_after_a_spoiled_copy)
+{
+	intruder = &self->a;
+	before_copy = wait_for_intruder;
+	after_copy = end_intruder;
+	ASSERT_EQ(0, set_times(10, 40));
+	start(&self->b, do_fork, NULL);
+	ASSERT_TRUE(wait_until(READ_ONCE(prepares)));
+	EXPECT_EQ(0, reap(do__Fork(NULL)));
+	EXPECT_EQ(0, reap(finish(&self->b)));
+}
+
+/* A time that a copy has once taken is no reason to spoil the next one. */
+static void be_slow(void)
+{
+	const struct timespec time = { .tv_nsec = 150000000 };
+
+	prepares++;
+	start(intruder, do_enter, ARG(BOTH));
+	nanosleep(&time, NULL);
+}
+
+static void count_parent(void)
+{
+	parents++;
+	finish(intruder);
+	run(intruder, do_leave, ARG(BOTH));
+}
+
+TEST_F(own, slow_copies)
+{
+	intruder = &self->a;
+	before_copy = be_slow;
+	after_copy = count_parent;
+	ASSERT_EQ(0, set_times(10, 40));
+	EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
+	EXPECT_GE(3, prepares);
+	prepares = 0;
+	EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
+	EXPECT_EQ(1, prepares);
+}
+
+/*
+ * A fork in a signal handler, between the last look at the ticket and the copy
+ */
+
+static long handler_result;
+
+static void fork_handler(int sig)
+{
+	handler_result = reap(do_fork(NULL));
+}
+
+/* The fork of the handler runs the handlers of forks once more. */
+static void raise_once(void)
+{
+	if (!prepares++)
+		raise(SIGUSR1);
+}
+
+TEST_F(own, fork_in_a_handler)
+{
+	struct sigaction action = { .sa_handler = fork_handler };
+
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	before_copy = raise_once;
+	handler_result = -1;
+	EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
+	EXPECT_EQ(0, handler_result);
+	EXPECT_EQ(2, prepares);
+	EXPECT_EQ(0, gate_state().forkers);
+}
+
+/* The inner fork takes so long that others are let in: neither copy is good. */
+static void handler_intrudes(int sig)
+{
+	start(intruder, do_work, ARG(BOTH));
+	wait_until(!busy(intruder));
+	/* It would wait for the intruder; who leaves when it has come that far. */
+	run(intruder, do_end_work, ARG(BOTH));
+	handler_result = reap(do_fork(NULL));
+	run(intruder, do_work, ARG(BOTH));
+}
+
+TEST_F(own, fork_in_a_handler_of_a_spoiled_copy)
+{
+	struct sigaction action = { .sa_handler = handler_intrudes };
+
+	intruder = &self->a;
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	before_copy = raise_once;
+	after_copy = end_intruder;
+	handler_result = -1;
+	ASSERT_EQ(0, set_times(10, 40));
+	EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
+	EXPECT_EQ(0, handler_result);
+	EXPECT_EQ(3, prepares);
+	EXPECT_EQ(0, gate_state().forkers);
+}
+
+/* The child of a fork in a handler is still in the fork that it interrupted. */
+static void fork_and_go_on(int sig)
+{
+	pid_t pid = fork();
+
+	if (pid)
+		handler_result = reap(pid);
+}
+
+static long do_fork_twice(void *unused)
+{
+	pid_t parent = getpid();
+	long result = reap(do_fork(NULL));
+
+	if (getpid() != parent)
+		_exit(result);
+	return result;
+}
+
+TEST_F(own, outer_fork_in_the_child)
+{
+	struct sigaction action = { .sa_handler = fork_and_go_on };
+
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	before_copy = raise_once;
+	handler_result = -1;
+	EXPECT_EQ(0, run(&self->b, do_fork_twice, NULL));
+	EXPECT_EQ(0, handler_result);
+	EXPECT_EQ(0, gate_state().forkers);
+}
+
+/*
+ * Children that the library does not see being made
+ */
+
+static int raw_child(void)
+{
+	if (READ_ONCE(half_done) != 1)
+		return 10;
+	if (forkgate_enter(BOTH))
+		return 11;
+	forkgate_leave(BOTH);
+	if (copy() != FORKGATE_COPY_BYPASSED)
+		return 12;
+	if (gate_state().forkers || gate_state().holders_count || gate_state().closed)
+		return 13;
+	half_done = 0;
+	return reap(do_fork(NULL));
+}
+
+static long do_raw_fork(void *unused)
+{
+	pid_t pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+
+	if (!pid)
+		_exit(raw_child());
+	return pid < 0 ? -errno : pid;
+}
+
+TEST_F(own, raw_clone)
+{
+	ASSERT_EQ(0, forkgate_enter(BOTH));	/* the child's slot is not the first */
+	forkgate_leave(BOTH);
+	ASSERT_EQ(0, run(&self->a, do_work, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->b, do_enter, ARG(FILES)));
+	ASSERT_EQ(0, run(&self->b, do_leave, ARG(FILES)));
+	/* with a fork that waits, so the gate is closed */
+	ASSERT_EQ(0, worker_spawn(&(struct worker){}));
+	start(&self->b, do_prepare, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	EXPECT_EQ(0, reap(do_raw_fork(NULL)));
+	EXPECT_EQ(0, run(&self->a, do_end_work, ARG(MEMORY)));
+	EXPECT_EQ(0, finish(&self->b));
+}
+
+/* With the lock taken by another thread, and kept out by a ticket */
+TEST_F(own, raw_clone_while_locked)
+{
+	pid_t pid;
+
+	ASSERT_EQ(0, forkgate_enter(BOTH));
+	__atomic_fetch_add(&half_done, 1, __ATOMIC_SEQ_CST);
+	the_gate()->lock = 2;
+	pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+	the_gate()->lock = pid ? 0 : the_gate()->lock;
+	if (!pid) {
+		forkgate_leave(BOTH);
+		half_done = 0;
+		_exit(reap(do_fork(NULL)));
+	}
+	EXPECT_EQ(0, reap(pid));
+	forkgate_leave(BOTH);
+}
+
+/*
+ * Threads that end
+ */
+
+static void *end_inside(void *how)
+{
+	forkgate_enter(BOTH);
+	if (how)
+		syscall(SYS_exit, 0);
+	pthread_exit(NULL);
+}
+
+static void *cancelled_inside(void *latch)
+{
+	forkgate_enter(BOTH);
+	latch_open(latch);
+	pause();
+	return NULL;
+}
+
+TEST_F(own, threads_end_inside)
+{
+	pthread_t thread;
+	int latch = 0;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, end_inside, NULL));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, reap(do_fork(NULL)));
+	EXPECT_EQ(1, gate_state().abandoned);
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, cancelled_inside, &latch));
+	latch_wait(&latch);
+	start(&self->b, do_fork, NULL);
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	ASSERT_EQ(0, pthread_cancel(thread));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, reap(finish(&self->b)));
+	EXPECT_EQ(2, gate_state().abandoned);
+	EXPECT_EQ(0, gate_state().holders_count);
+}
+
+static void *look_at_depth(void *unused)
+{
+	forkgate_enter(FILES);
+	forkgate_leave(FILES);
+	return ARG(depth());
+}
+
+/* A thread with the memory, and so the slot, of one that ended inside */
+TEST_F(own, memory_of_a_thread_is_used_again)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	void *stack, *found;
+
+	stack = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, stack);
+	pthread_attr_init(&attr);
+	pthread_attr_setstack(&attr, stack, 1 << 20);
+	ASSERT_EQ(0, pthread_create(&thread, &attr, end_inside, NULL));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(1, gate_state().holders_count);
+	ASSERT_EQ(0, pthread_create(&thread, &attr, look_at_depth, NULL));
+	ASSERT_EQ(0, pthread_join(thread, &found));
+	EXPECT_EQ(NULL, found);
+	EXPECT_EQ(0, gate_state().holders_count);
+	EXPECT_EQ(1, gate_state().abandoned);
+}
+
+/* Slots of threads that have ended are used again before there are more units. */
+TEST_F(own, slots_are_used_again)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	char *stack;
+	int i;
+
+	pthread_attr_init(&attr);
+	for (i = 0; i < 10 * FORKGATE_UNIT_SLOTS; i++) {
+		/* each at an address of its own */
+		stack = mmap(NULL, 1 << 18, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		ASSERT_NE((void *)MAP_FAILED, stack);
+		pthread_attr_setstack(&attr, stack, 1 << 18);
+		ASSERT_EQ(0, pthread_create(&thread, &attr, look_at_depth, NULL));
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+	}
+	EXPECT_GE(2 * FORKGATE_UNIT_SLOTS, __forkgate_own->kept.slots);
+	EXPECT_EQ(0, reap(do_fork(NULL)));
+}
+
+/* A thread that ended with the ticket */
+static void *end_with_ticket(void *unused)
+{
+	forkgate_prepare(BOTH, NULL);
+	return NULL;
+}
+
+TEST_F(own, thread_ends_with_the_ticket)
+{
+	pthread_t thread;
+
+	ASSERT_EQ(0, set_times(10, 60));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, end_with_ticket, NULL));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(1, gate_state().forkers);
+	EXPECT_EQ(0, run(&self->a, do_enter, ARG(BOTH)));
+	EXPECT_EQ(0, run(&self->a, do_leave, ARG(BOTH)));
+	EXPECT_EQ(0, reap(do_fork(NULL)));
+}
+
+/* Asynchronous cancellation in the wait: the fork loses its place. */
+static void *cancelled_fork(void *unused)
+{
+	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
+	forkgate_prepare(BOTH, NULL);
+	return NULL;
+}
+
+TEST_F(own, fork_ends_in_its_wait)
+{
+	pthread_t thread;
+
+	ASSERT_EQ(0, set_times(3600 * 1000, 60));
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(BOTH)));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, cancelled_fork, NULL));
+	ASSERT_TRUE(wait_until(gate_state().forkers == 1));
+	ASSERT_EQ(0, pthread_cancel(thread));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	/* kept out until then */
+	EXPECT_EQ(0, run(&self->b, do_enter, ARG(BOTH)));
+	EXPECT_EQ(0, gate_state().forkers);
+}
+
+/*
+ * Phases
+ */
+
+/* Rule 7: an inversion, and sections that are long */
+TEST_F(own, drain_yields)
+{
+	ASSERT_EQ(0, set_times(20, 60));
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(MEMORY)));
+	start(&self->b, do_prepare, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	EXPECT_EQ(EBUSY, forkgate_tryenter(MEMORY));
+	EXPECT_EQ(0, forkgate_enter(MEMORY));
+	EXPECT_LE(1, gate_state().yields);
+	forkgate_leave(MEMORY);
+	EXPECT_EQ(0, run(&self->a, do_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, finish(&self->b));
+}
+
+TEST_F(own, no_patience)
+{
+	ASSERT_EQ(0, set_times(0, 3600 * 1000));
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(MEMORY)));
+	start(&self->b, do_prepare, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	EXPECT_EQ(0, forkgate_tryenter(MEMORY));
+	forkgate_leave(MEMORY);
+	EXPECT_EQ(0, run(&self->a, do_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, finish(&self->b));
+	EXPECT_EQ(EBUSY, forkgate_tryenter(MEMORY));
+}
+
+/* Rule 6: who was kept out goes in before the gate closes for the next fork. */
+TEST_F(own, released_before_the_next_phase)
+{
+	struct worker c;
+
+	ASSERT_EQ(0, worker_spawn(&c));
+	ASSERT_EQ(0, run(&self->a, do_prepare, ARG(BOTH)));
+	start(&c, do_enter, ARG(BOTH));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	start(&self->b, do_prepare, ARG(BOTH));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 2)));
+	EXPECT_EQ(0, run(&self->a, do_release, NULL));
+	EXPECT_EQ(0, finish(&c));
+	EXPECT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	EXPECT_EQ(0, run(&c, do_leave, ARG(BOTH)));
+	EXPECT_EQ(0, finish(&self->b));
+}
+
+/* Rule 6: forks that were there before the first grant share the phase. */
+TEST_F(own, forks_share_a_phase)
+{
+	__u64 phases = gate_state().phases;
+
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(BOTH)));
+	start(&self->b, do_prepare, ARG(BOTH));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	ASSERT_EQ(EAGAIN, __forkgate_call(FORKGATE_IOC_PREPARE, &(struct forkgate_prepare){
+		.domains = FILES, .flags = FORKGATE_NONBLOCK }));
+	EXPECT_EQ(0, run(&self->a, do_leave, ARG(BOTH)));
+	EXPECT_EQ(0, finish(&self->b));
+	EXPECT_EQ(0, run(&self->b, do_release, NULL));
+	EXPECT_EQ(0, forkgate_prepare(FILES, NULL));
+	EXPECT_EQ(phases + 1, gate_state().phases);
+}
+
+/* Rule 5: a thread that is inside may enter more, in a drain. */
+TEST_F(own, nested_entries_pass)
+{
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(FILES)));
+	start(&self->b, do_prepare, ARG(BOTH));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	EXPECT_EQ(0, run(&self->a, do_tryenter, ARG(MEMORY)));
+	EXPECT_EQ(10, run(&self->a, do_leave, ARG(FILES)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	EXPECT_EQ(0, run(&self->a, do_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, finish(&self->b));
+	/* but not while there is a ticket */
+	EXPECT_EQ(EBUSY, run(&self->a, do_tryenter, ARG(MEMORY)));
+}
+
+/* A place that is polled for is kept for a ticket_hold, and told when to look. */
+TEST_F(own, poll)
+{
+	struct forkgate_prepare prep = { .domains = BOTH, .flags = FORKGATE_NONBLOCK };
+	struct pollfd poll_fd = { .events = POLLIN };
+	int fds[2], left = -1;
+
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(BOTH)));
+	poll_fd.fd = __forkgate_gate_descriptor(__forkgate_own);
+	ASSERT_LE(0, poll_fd.fd);
+	EXPECT_EQ(EAGAIN, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
+	EXPECT_EQ(0, poll(&poll_fd, 1, 0));
+	EXPECT_EQ(EBUSY, run(&self->b, do_tryenter, ARG(BOTH)));
+	EXPECT_EQ(0, run(&self->a, do_leave, ARG(BOTH)));
+	EXPECT_EQ(1, poll(&poll_fd, 1, 0));
+	EXPECT_EQ(0, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
+	EXPECT_EQ(0, forkgate_release());
+
+	ASSERT_EQ(0, set_times(3600 * 1000, 60));
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(BOTH)));
+	EXPECT_EQ(EAGAIN, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
+	EXPECT_EQ(0, poll(&poll_fd, 1, 0));
+	/* nobody else does anything */
+	EXPECT_EQ(1, poll(&poll_fd, 1, -1));
+	EXPECT_EQ(EAGAIN, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
+	EXPECT_EQ(0, run(&self->b, do_enter, ARG(BOTH)));
+	EXPECT_EQ(0, gate_state().forkers);
+	EXPECT_EQ(0, run(&self->b, do_leave, ARG(BOTH)));
+
+	/* and it ends with the policy's timeout */
+	ASSERT_EQ(0, change_policy(timeout, 30 * NSEC_PER_MSEC));
+	ASSERT_EQ(0, change_policy(ticket_hold, FORKGATE_TIME_MAX));
+	EXPECT_EQ(EAGAIN, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
+	EXPECT_EQ(1, poll(&poll_fd, 1, -1));
+	EXPECT_EQ(ETIMEDOUT, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
+
+	/* Another file in its place is left alone. */
+	ASSERT_EQ(0, pipe(fds));
+	ASSERT_EQ(0, change_policy(timeout, FORKGATE_FOREVER));
+	EXPECT_EQ(EAGAIN, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
+	ASSERT_EQ(poll_fd.fd, dup2(fds[1], poll_fd.fd));
+	EXPECT_EQ(0, run(&self->a, do_leave, ARG(BOTH)));
+	EXPECT_EQ(0, ioctl(fds[0], FIONREAD, &left));
+	EXPECT_EQ(0, left);
+	poll_fd.fd = __forkgate_gate_descriptor(__forkgate_own);
+	EXPECT_EQ(1, poll(&poll_fd, 1, -1));
+	EXPECT_EQ(0, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
+}
+
+/*
+ * Other forks
+ */
+
+/* The gate opens when a vfork child runs, not when it has gone its way. */
+static int latch;
+
+static long do_vfork(void *unused)
+{
+	pid_t pid = vfork();
+
+	if (!pid) {
+		latch_wait(&latch);
+		_exit(0);
+	}
+	return pid < 0 ? -errno : pid;
+}
+
+TEST_F(own, vfork_child_opens_the_gate)
+{
+	__u64 forks = the_gate()->state.forks;
+
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(FILES)));
+	start(&self->b, do_vfork, NULL);
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	ASSERT_EQ(0, run(&self->a, do_leave, ARG(FILES)));
+	ASSERT_TRUE(wait_until(READ_ONCE(the_gate()->state.forks) == forks + 1));
+	EXPECT_EQ(0, run(&self->a, do_enter, ARG(FILES)));
+	EXPECT_EQ(0, run(&self->a, do_leave, ARG(FILES)));
+	EXPECT_TRUE(busy(&self->b));
+	latch_open(&latch);
+	EXPECT_EQ(0, reap(finish(&self->b)));
+}
+
+/* What executes for long keeps others out for a ticket_hold at most. */
+static long do_system(void *unused)
+{
+	return system("sleep 1000 & echo $! >&9; wait");
+}
+
+TEST_F(own, system_keeps_others_out_for_a_while)
+{
+	char text[16] = "";
+	int fds[2];
+
+	ASSERT_EQ(0, pipe(fds));
+	ASSERT_EQ(9, dup2(fds[1], 9));
+	ASSERT_EQ(0, set_times(100, 60));
+	start(&self->b, do_system, NULL);
+	ASSERT_LT(0, read(fds[0], text, sizeof(text) - 1));
+	EXPECT_EQ(0, run(&self->a, do_enter, ARG(FILES)));
+	EXPECT_TRUE(busy(&self->b));
+	EXPECT_EQ(0, kill(atoi(text), SIGKILL));
+	EXPECT_LE(0, finish(&self->b));
+	EXPECT_EQ(0, gate_state().forkers);
+}
+
+/*
+ * Rule 12
+ */
+
+static struct forkgate_holder blamed;
+static unsigned long long blamed_ns;
+
+static void remember(const struct forkgate_holder *holder, unsigned long long waited)
+{
+	blamed = *holder;
+	blamed_ns = waited;
+}
+
+TEST_F(own, blame)
+{
+	struct timespec past = { 0 };
+	char text[512] = "";
+	int fds[2];
+
+	ASSERT_EQ(0, change_policy(timeout, 30 * NSEC_PER_MSEC));
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(MEMORY)));
+	forkgate_blame(remember);
+	EXPECT_EQ(ETIMEDOUT, forkgate_prepare(BOTH, NULL));
+	EXPECT_EQ(self->a.tid, blamed.tid);
+	EXPECT_EQ(MEMORY, blamed.domains);
+	EXPECT_LE(30 * NSEC_PER_MSEC, blamed_ns);
+
+	/* what the caller asked for himself is not reported */
+	blamed.tid = 0;
+	EXPECT_EQ(ETIMEDOUT, forkgate_prepare(BOTH, &past));
+	EXPECT_EQ(0, blamed.tid);
+
+	forkgate_blame(NULL);
+	ASSERT_EQ(0, pipe(fds));
+	ASSERT_EQ(STDERR_FILENO, dup2(fds[1], STDERR_FILENO));
+	EXPECT_EQ(ETIMEDOUT, forkgate_prepare(BOTH, NULL));
+	ASSERT_LT(0, read(fds[0], text, sizeof(text) - 1));
+	EXPECT_NE(NULL, strstr(text, "inside a memory section")) TH_LOG("%s", text);
+}
+
+/*
+ * No fence
+ */
+
+TEST(no_membarrier)
+{
+	int reason;
+
+	/* The constructor has made a gate: forget it. */
+	struct own_gate *made;
+
+	membarrier_error = ENOSYS;
+	EXPECT_EQ(ENOSYS, __forkgate_gate_make(&made));
+	membarrier_error = EPERM;
+	EXPECT_EQ(ENOSYS, __forkgate_gate_make(&made));
+	EXPECT_EQ(FORKGATE_BY_LIBRARY, forkgate_protection(&reason));
+	EXPECT_EQ(ENODEV, reason);
+}
+
+/* Forbidden later: a fork goes ahead, and the child can read that. */
+static long do_fork_bypassed(void *unused)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(copy());
+	return pid < 0 ? -errno : pid;
+}
+
+TEST_F(own, membarrier_is_forbidden_later)
+{
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(BOTH)));
+	membarrier_error = EPERM;
+	EXPECT_EQ(ENOSYS, forkgate_prepare(BOTH, NULL));
+	EXPECT_EQ(FORKGATE_COPY_BYPASSED, reap(run(&self->b, do_fork_bypassed, NULL)));
+	EXPECT_EQ(0, gate_state().forkers);
+	EXPECT_EQ(0, gate_state().closed);
+	EXPECT_EQ(0, run(&self->a, do_leave, ARG(BOTH)));
+	membarrier_error = 0;
+	EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
+}
+
+/*
+ * A storm
+ */
+
+static bool stop;
+static int data;
+
+static long do_storm(void *seed)
+{
+	unsigned int random = (uintptr_t)seed;
+	unsigned int domains;
+	long turns;
+
+	for (turns = 0; !READ_ONCE(stop); turns++) {
+		random = random * 1103515245 + 12345;
+		domains = (random >> 16) % 3 + 1;
+		if (forkgate_enter(domains))
+			return -1;
+		if (domains & MEMORY) {
+			__atomic_fetch_add(&half_done, 1, __ATOMIC_RELAXED);
+			if ((random >> 20) % 4 == 0) {
+				if (forkgate_enter(BOTH))
+					return -2;
+				__atomic_fetch_add(&data, 1, __ATOMIC_RELAXED);
+				forkgate_leave(BOTH);
+			}
+			free(malloc((random >> 18) % 3000));
+			__atomic_fetch_sub(&half_done, 1, __ATOMIC_RELAXED);
+		}
+		forkgate_leave(domains);
+		if (depth())
+			return -3;
+	}
+	return turns;
+}
+
+static long do_fork_storm(void *count)
+{
+	long i, status;
+
+	for (i = 0; i < (long)(uintptr_t)count; i++) {
+		status = reap(i % 2 ? do_fork(NULL) : do__Fork(NULL));
+		if (status)
+			return status;
+	}
+	return 0;
+}
+
+TEST_F(own, storm)
+{
+	const char *given = getenv("FORKS");
+	long count = given ? atoi(given) : 200;
+	struct worker workers[3];
+	size_t i;
+
+	ASSERT_EQ(0, set_times(2, 50));
+	for (i = 0; i < ARRAY_SIZE(workers); i++) {
+		ASSERT_EQ(0, worker_spawn(&workers[i]));
+		start(&workers[i], do_storm, ARG(i + 1));
+	}
+	start(&self->a, do_fork_storm, ARG(count));
+	start(&self->b, do_fork_storm, ARG(count));
+	while (busy(&self->a) || busy(&self->b))
+		wait_tick(0);
+	EXPECT_EQ(0, finish(&self->a));
+	EXPECT_EQ(0, finish(&self->b));
+	WRITE_ONCE(stop, true);
+	for (i = 0; i < ARRAY_SIZE(workers); i++)
+		EXPECT_LT(0, finish(&workers[i]));
+	EXPECT_EQ(0, gate_state().forkers);
+	EXPECT_EQ(0, gate_state().blocked);
+}
+
+TEST_HARNESS_MAIN
