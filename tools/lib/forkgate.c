@@ -109,6 +109,16 @@ int __forkgate_call(unsigned long request, void *arg)
 			 (long)MS_SYNC, request, arg);
 }
 
+/* Without a descriptor a call goes by msync(2), on a file that none leads to. */
+int __forkgate_descriptor(void)
+{
+	int fd = __atomic_load_n(&device, __ATOMIC_RELAXED);
+
+	if (own_gate())
+		return __forkgate_gate_descriptor(own_gate());
+	return is_device(fd) ? fd : -1;
+}
+
 int __forkgate_move(int fd)
 {
 	long moved;
@@ -276,6 +286,11 @@ struct forkgate_slot *__forkgate_slot(void)
 	struct forkgate_slot *slot = forkgate_self;
 
 	return slot ? slot : forkgate_attach();
+}
+
+int __forkgate_gate(void)
+{
+	return __forkgate_gated(__forkgate_slot()) ? 0 : no_gate_error;
 }
 
 /* Return: what functions return in a thread without a gate. */

@@ -155,6 +155,28 @@ static inline struct fork_attempt fork_attempt(enum fork_kind kind)
 FORKGATE_EXPORT int __forkgate_call(unsigned long request, void *arg);
 
 /**
+ * __forkgate_gate() - has the calling thread a gate?
+ *
+ * Gives the thread its slot if it has none yet.
+ *
+ * Return: 0, or the reason of forkgate_init() why not.
+ *
+ * Context: async-signal-safe; errno is left alone.
+ */
+int __forkgate_gate(void);
+
+/**
+ * __forkgate_descriptor() - what to poll after a prepare that did not block
+ *
+ * To be asked after the call: it went by this descriptor if there is one.
+ *
+ * Return: the descriptor, or -1 without one.
+ *
+ * Context: async-signal-safe; errno is left alone.
+ */
+int __forkgate_descriptor(void);
+
+/**
  * __forkgate_slot() - the caller's slot, which it gets if it has none
  *
  * Return: the slot.
