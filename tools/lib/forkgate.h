@@ -48,20 +48,25 @@ void forkgate_leave_slow(unsigned int domains);
  * forkgate_init() - ask whether sections of the caller are protected
  * @flags: 0 or FORKGATE_STRICT
  *
- * No program needs to call this: the library sets itself up when it is loaded.
- * Without a gate (no module, no permission), or in a thread that found no free
+ * No program needs to call this: the library sets itself up when it is loaded,
+ * and without the module it is a gate itself, for forks that go through it; see
+ * forkgate_protection(). Without any gate, or in a thread that found no free
  * slot, a section protects nothing and costs next to nothing: forkgate_enter(),
  * forkgate_tryenter(), forkgate_prepare() and forkgate_release() return 0, and
  * the program runs as it would without forkgate. With FORKGATE_STRICT they
- * return the reason instead, in every thread, from now on.
+ * return the reason instead, in every thread that is not protected by the
+ * module, from now on.
  *
  * A set-up that failed is tried again by this call alone, for the process and
- * for the calling thread unless that is inside a section.
+ * for the calling thread unless that is inside a section. A process keeps the
+ * gate that it began with.
  *
- * Return: 0 if sections of the caller are protected. Otherwise the reason why
- * not: ENODEV (no module), EACCES or EPERM (no permission), EMFILE, ENFILE or
- * ENOMEM (no resources), ENOTSUP (a module that does not know ABI 1), ENOSPC
- * (all slots are taken); or EINVAL (unknown flag, nothing done).
+ * Return: 0 if sections of the caller are protected, with FORKGATE_STRICT by the
+ * module. Otherwise the reason why not: ENODEV (no module), EACCES or EPERM (no
+ * permission), EMFILE, ENFILE or ENOMEM (no resources), ENOTSUP (a module that
+ * does not know ABI 1, or another copy of the library with another gate), ENOSYS
+ * (no module, and no membarrier(2) for a gate of the library), ENOSPC (all slots
+ * are taken); or EINVAL (unknown flag, nothing done).
  *
  * Context: any thread, not in a signal handler; no cancellation point.
  */
@@ -145,6 +150,24 @@ int forkgate_prepare(unsigned int domains, const struct timespec *abstime);
 #endif
 
 /**
+ * forkgate_tryprepare() - take a ticket, or a place in the queue, without waiting
+ * @domains: as for forkgate_prepare()
+ * @fd: set to a descriptor to poll if the caller has to wait, otherwise to -1
+ *
+ * For event loops. With EAGAIN the calling thread has a place, which ends by
+ * forkgate_release(), with the module also by the policy's timeout. poll() for
+ * POLLIN, by this thread, tells when to call again. The descriptor is the library's:
+ * not to be read, nor closed. It is -1 if there is none to poll: call again after a
+ * while.
+ *
+ * Return: 0 as forkgate_prepare(); EAGAIN (not yet); an error of
+ * forkgate_prepare().
+ *
+ * Context: as forkgate_prepare(), but does not wait.
+ */
+int forkgate_tryprepare(unsigned int domains, int *fd);
+
+/**
  * forkgate_release() - give back a ticket that was not used
  *
  * Return: 0; ESTALE (the ticket has expired), ENOENT (there is none); without a
@@ -164,6 +187,50 @@ int forkgate_release(void);
  * Context: any thread; does not wait; async-signal-safe.
  */
 void forkgate_label(const char *label);
+
+/**
+ * forkgate_policy_get() - read how forks of the process wait
+ * @policy: where to put it
+ *
+ * Return: 0, or the reason of forkgate_init() why there is no gate.
+ *
+ * Context: any thread; does not wait; async-signal-safe; no cancellation point.
+ */
+int forkgate_policy_get(struct forkgate_policy *policy);
+
+/**
+ * forkgate_policy_set() - say how forks of the process wait
+ * @policy: the whole policy, see <linux/forkgate.h>
+ *
+ * Holds for forks that begin after that, and is inherited by children.
+ *
+ * Return: 0; EINVAL (a time is too long, on_timeout is unknown, or pad is not
+ * 0); as forkgate_policy_get().
+ *
+ * Context: as forkgate_policy_get().
+ */
+int forkgate_policy_set(const struct forkgate_policy *policy);
+
+/**
+ * forkgate_state() - look at the gate of the process
+ * @state: holders and holders_max say where there is room for threads that are
+ *	inside of sections, zeroes that none is wanted; all else is overwritten
+ *
+ * Return: 0; ENOMEM; as forkgate_policy_get().
+ *
+ * Context: as forkgate_policy_get().
+ */
+int forkgate_state(struct forkgate_state *state);
+
+/**
+ * forkgate_copy() - ask how the memory of this process came to be
+ *
+ * Return: FORKGATE_COPY_*, or 0: it was copied while no other thread was inside
+ * a section, or not copied. Without a gate, which would know, also 0.
+ *
+ * Context: as forkgate_policy_get().
+ */
+unsigned int forkgate_copy(void);
 
 /**
  * forkgate_fork() - fork() while no other thread is inside a section
