@@ -24,6 +24,7 @@ selftests: lib ## build the tests
 
 native: selftests ## run the tests that need no module, on this machine
 	@$(MAKE) -C selftests/lib $(framework) run-native
+	@$(MAKE) -C selftests/examples run-native
 	@$(MAKE) -C selftests/run $(framework) run-native
 	@$(MAKE) -C selftests/tools run-native
 
