@@ -27,6 +27,7 @@ native: selftests ## run the tests that need no module, on this machine
 	@$(MAKE) -C selftests/examples run-native
 	@$(MAKE) -C selftests/run $(framework) run-native
 	@$(MAKE) -C selftests/tools run-native
+	@$(MAKE) -C selftests/recipes run-native
 
 programs: lib
 	@$(MAKE) -C tools/demo
