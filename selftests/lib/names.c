@@ -97,7 +97,8 @@ int main(void)
 {
 	int err = forkgate_init(0);
 
-	gated = forkgate_protection(NULL) == FORKGATE_BY_MODULE;	/* which is told what is tried */
+	/* The module is told what is tried. */
+	gated = forkgate_protection(NULL) == FORKGATE_BY_MODULE;
 	printf("TAP version 13\n1..5\n");
 	pthread_atfork(before_fork, NULL, NULL);
 	result(!err || err == ENODEV || err == EACCES, "the library has looked for a gate");

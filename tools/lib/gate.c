@@ -212,14 +212,16 @@ static int make_copies(struct own_gate *own)
 /*
  * The memory is new, or it is a child's. Rule 10: only the caller's slot and its
  * sections are left, and nothing waits. Nobody else is here: other threads that
- * the child may have by now have to come here first, for a slot.
+ * the child may have by now have to come here first, for a slot. ThreadSanitizer
+ * takes the parent's threads for those of the child.
  */
-static void live(struct own_gate *own)
+static __attribute__((__no_sanitize_thread__)) void live(struct own_gate *own)
 {
 	struct kept *kept = &own->kept;
 	struct place *place, *mine = NULL;
 	struct fork_attempt *attempt = NULL, *outer;
 	bool alone = true;
+	__u32 number;
 
 	for (place = own->places; place < own->places + kept->slots; place++) {
 		if (!place->thread)
@@ -245,8 +247,9 @@ static void live(struct own_gate *own)
 	}
 	kept->copy = 0;
 	if (attempt && attempt->own.began) {
-		if (attempt->own.copying && !judge(copy_word(own, attempt->own.number), attempt->own.number,
-					       COPY_COMPLETE))
+		number = attempt->own.number;
+		if (attempt->own.copying &&
+		    !judge(copy_word(own, number), number, COPY_COMPLETE))
 			attempt->own.spoiled = true;
 		if (attempt->own.unsafe || attempt->own.refused || attempt->own.spoiled)
 			kept->copy = attempt->domains;
@@ -787,9 +790,13 @@ static void blame(const struct forkgate_holder *holder, __u64 waited, int err)
 	raw_call(SYS_write, STDERR_FILENO, text, length);
 }
 
-/* Return: false if the owner is in no section. */
-static bool fill_holder(struct own_gate *own, const struct place *place,
-			struct forkgate_holder *holder)
+/*
+ * Return: false if the owner is in no section. It may be writing what is shown here:
+ * as in the module, blame can be of two sections at once.
+ */
+static __attribute__((__no_sanitize_thread__)) bool
+fill_holder(struct own_gate *own, const struct place *place,
+	    struct forkgate_holder *holder)
 {
 	struct forkgate_slot *slot = slot_of(own, place);
 

@@ -339,8 +339,11 @@ extern __thread unsigned int __forkgate_forking;
 		result = (call);					\
 		__forkgate_forking -= forks;				\
 		attempt.child = forks ? (pid_t)(long)result : 0;	\
-		if (forks && !result)					\
+		if (forks && !result) {					\
+			if ((kind_) == FORK_BARE)			\
+				__forkgate_fork_child();		\
 			break;						\
+		}							\
 	} while (__forkgate_fork_end(&attempt, (failed)));		\
 	result;								\
 })

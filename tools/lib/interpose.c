@@ -244,8 +244,6 @@ FORKGATE_EXPORT int INTERPOSED(system)(const char *command)
  */
 FORKGATE_EXPORT pid_t INTERPOSED(_Fork)(void)
 {
-	pid_t pid;
-
 	if (!EXISTS(_Fork)) {
 		errno = ENOSYS;
 		return -1;
@@ -254,11 +252,8 @@ FORKGATE_EXPORT pid_t INTERPOSED(_Fork)(void)
 	if (__forkgate_forking)
 		return ORIGINAL(_Fork)();
 #endif
-	pid = PREPARED(FORK_BARE, (errno = error, -1),
-		       ORIGINAL(_Fork)(), result < 0);
-	if (!pid)	/* no atfork handler does it */
-		__forkgate_fork_child();
-	return pid;
+	return PREPARED(FORK_BARE, (errno = error, -1), ORIGINAL(_Fork)(),
+			result < 0);
 }
 #endif
 
