@@ -11,6 +11,7 @@
  * signal handlers, other than in one that comes before any constructor.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
 #include <string.h>
@@ -85,11 +86,26 @@ static int look_into(struct dl_phdr_info *object, size_t size, void *search)
 	return 0;
 }
 
+/*
+ * "forkgate run" puts a section around the function, which would come back here for
+ * a gate: the one of the C library is behind the shared library.
+ */
+static __typeof__(dl_iterate_phdr) *iterate(void)
+{
+#ifdef FORKGATE_SHARED
+	void *found = dlsym(RTLD_NEXT, "dl_iterate_phdr");
+
+	if (found)
+		return found;
+#endif
+	return dl_iterate_phdr;
+}
+
 struct own_gate *__forkgate_copies_gate(int *error)
 {
 	struct search search = { 0 };
 
-	dl_iterate_phdr(look_into, &search);
+	iterate()(look_into, &search);
 	*error = search.found ? 0 : search.error;
 	return search.found;
 }
