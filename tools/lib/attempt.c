@@ -98,7 +98,7 @@ static bool own_end(struct fork_attempt *attempt, bool failed)
 	attempt->own.keep = failed && !attempt->ticket && attempt->kind == FORK_SPAWN;
 	__forkgate_gate_copied(own_gate(), attempt);
 	pop(attempt);
-	if (attempt->refusable && (attempt->own.refused || attempt->own.spoiled)) {
+	if (fork_refusable(attempt) && (attempt->own.refused || attempt->own.spoiled)) {
 		/* Without a child there is nothing wrong with it. */
 		again = attempt->child > 0;
 		discard(attempt);
@@ -193,7 +193,7 @@ void __forkgate_fork_late(void)
 	__u64 timeout;
 	int err;
 
-	if (!__forkgate_gated(__forkgate_slot()) ||
+	if (__forkgate_gate() ||
 	    __forkgate_call(FORKGATE_IOC_POLICY_GET, &policy))
 		return;
 

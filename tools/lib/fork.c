@@ -8,7 +8,9 @@
  * a clone that would have to wait fails, and libc drops its locks. Then the
  * wait comes first, for a ticket. What happens from there to the clone can take
  * longer than the ticket lasts; the clone then fails rather than wait with the
- * locks held, and all starts again with more patience.
+ * locks held, and all starts again with more patience. Nothing lets a clone fail
+ * for the library's own gate, so with that the ticket comes first at once, and an
+ * expired one is noticed in the atfork handler or by the child.
  *
  * The atfork handler is for forks that did not come through here: libc's own,
  * or those of a program in which libc comes before this library. A library is

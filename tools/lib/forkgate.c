@@ -201,9 +201,10 @@ static int find_own(struct own_gate *own)
 		if (err)
 			return err;
 	}
-	/* A signal handler may have been faster. */
+	/* A signal handler may have been faster, and have found the same one. */
 	if (!__atomic_compare_exchange_n(&__forkgate_own, &none, own, false,
-					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) &&
+	    none != own)
 		munmap(own, sizeof(*own));
 	__atomic_store_n(&map, own_gate()->units, __ATOMIC_RELEASE);
 	return 0;
@@ -337,8 +338,8 @@ FORKGATE_EXPORT int forkgate_protection(int *reason)
 
 	if (!reason)
 		reason = &ignored;
-	*reason = no_gate_error;
-	if (!__forkgate_gated(__forkgate_slot()))
+	*reason = __forkgate_gate();
+	if (*reason)
 		return FORKGATE_UNPROTECTED;
 	*reason = module_error;
 	if (own_gate())
@@ -451,7 +452,7 @@ static int prepare_for(unsigned int domains, const __u64 *timeout)
 
 	if (domains - 1 >= FORKGATE_DOMAINS)
 		return EINVAL;
-	if (!__forkgate_gated(__forkgate_slot()))
+	if (__forkgate_gate())
 		return unprotected();
 	err = not_strict_enough();
 	if (err)
@@ -516,7 +517,7 @@ FORKGATE_EXPORT int forkgate_release(void)
 {
 	int err;
 
-	if (!__forkgate_gated(__forkgate_slot()))
+	if (__forkgate_gate())
 		return unprotected();
 	err = not_strict_enough();
 	return err ? err : __forkgate_call(FORKGATE_IOC_RELEASE, NULL);

@@ -148,7 +148,6 @@ struct gate {
 
 /**
  * struct kept - what a child inherits
- * @generation: FORKGATE_GENERATION of the copy that made this
  * @strict: domains that look closed for ever: FORKGATE_STRICT
  * @slots: how many slots, and places, are or were in use
  * @copy: FORKGATE_COPY_*, as in the header of each unit
@@ -159,7 +158,6 @@ struct gate {
  * Guarded by the gate's lock.
  */
 struct kept {
-	__u32 generation;
 	__u32 strict;
 	__u32 slots;
 	__u32 copy;

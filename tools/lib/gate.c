@@ -105,6 +105,18 @@ static void futex_wake(__u32 *word, int count)
 	raw_call(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count, NULL, NULL, 0);
 }
 
+/* A barrier in every thread of the process. Return: 0, or ENOSYS without one. */
+static int fence(void)
+{
+	long err = raw_call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+
+	if (err == -EPERM) {	/* not registered */
+		raw_call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+		err = raw_call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	}
+	return err < 0 ? ENOSYS : 0;
+}
+
 /*
  * Slots and places
  */
@@ -223,6 +235,7 @@ static __attribute__((__no_sanitize_thread__)) void live(struct own_gate *own)
 	bool alone = true;
 	__u32 number;
 
+	own->gate.home = raw_call(SYS_getpid);
 	for (place = own->places; place < own->places + kept->slots; place++) {
 		if (!place->thread)
 			continue;
@@ -240,7 +253,7 @@ static __attribute__((__no_sanitize_thread__)) void live(struct own_gate *own)
 		outer = attempt ? attempt->own.outer : NULL;
 		*mine = (struct place){
 			.thread = mine->thread,
-			.pid = raw_call(SYS_getpid),
+			.pid = own->gate.home,
 			.attempt = outer,
 		};
 		slot_of(own, mine)->tid = raw_call(SYS_gettid);
@@ -253,7 +266,7 @@ static __attribute__((__no_sanitize_thread__)) void live(struct own_gate *own)
 			attempt->own.spoiled = true;
 		if (attempt->own.unsafe || attempt->own.refused || attempt->own.spoiled)
 			kept->copy = attempt->domains;
-		own->gate.doomed = attempt->refusable &&
+		own->gate.doomed = fork_refusable(attempt) &&
 				   (attempt->own.refused || attempt->own.spoiled);
 		/* Here the outer ones go on alone. */
 		for (; outer; outer = outer->own.outer)
@@ -261,7 +274,6 @@ static __attribute__((__no_sanitize_thread__)) void live(struct own_gate *own)
 	} else if (!alone) {
 		kept->copy = FORKGATE_COPY_BYPASSED;
 	}
-	own->gate.home = raw_call(SYS_getpid);
 	if (kept->copies)
 		raw_call(SYS_munmap, kept->copies, COPIES * sizeof(__u32));
 	kept->copies = NULL;
@@ -595,18 +607,11 @@ static int leave(struct own_gate *own, struct place *place)
 /* G1, G2 */
 static int close_gate(struct own_gate *own, __u32 need)
 {
-	long err;
-
 	if (!(need & ~own->gate.closed))
 		return 0;
 	own->gate.closed |= need;
 	publish(own);
-	err = raw_call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-	if (err == -EPERM) {	/* not registered */
-		raw_call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
-		err = raw_call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-	}
-	return err < 0 ? ENOSYS : 0;
+	return fence();
 }
 
 /*
@@ -1065,7 +1070,7 @@ void __forkgate_gate_copied(struct own_gate *own, struct fork_attempt *attempt)
 	if (own->gate.holder == fork && !is_inner(attempt)) {
 		if (attempt->own.keep && own->gate.holding == COPYING)
 			own->gate.holding = TICKET;
-		else if (!attempt->own.spoiled || !attempt->refusable)
+		else if (!attempt->own.spoiled || !fork_refusable(attempt))
 			end_ticket(own, time);
 	}
 	unlock(own, &mask);
@@ -1281,15 +1286,9 @@ int __forkgate_gate_call(struct own_gate *own, unsigned long request, void *arg)
  * The gate itself
  */
 
-static int have_membarrier(void)
-{
-	return raw_call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) < 0 ||
-	       raw_call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) < 0 ? ENOSYS : 0;
-}
-
 int __forkgate_gate_make(struct own_gate **made)
 {
-	int err = have_membarrier(), old_errno = errno;
+	int err = fence(), old_errno = errno;
 	struct own_gate *own;
 
 	if (err)
@@ -1304,7 +1303,6 @@ int __forkgate_gate_make(struct own_gate **made)
 		return ENOSYS;
 	}
 	raw_call(SYS_madvise, own, sizeof(*own), MADV_NOHUGEPAGE);	/* mostly empty */
-	own->kept.generation = FORKGATE_GENERATION;
 	own->kept.policy = (struct forkgate_policy){
 		.patience = 100 * NSEC_PER_MSEC,
 		.ticket_hold = 100 * NSEC_PER_MSEC,

@@ -108,7 +108,6 @@ struct own_attempt {
  * struct fork_attempt - one call of a function that forks
  * @kind: of this function
  * @domains: what the child gets a copy of
- * @refusable: a child of a spoiled copy can be thrown away
  * @slot: the caller's, if it is the gate's; NULL without a gate
  * @tries: what the caller was trying before, in @slot
  * @tried: how often this was tried
@@ -119,7 +118,6 @@ struct own_attempt {
 struct fork_attempt {
 	enum fork_kind kind;
 	unsigned int domains;
-	bool refusable;
 	struct forkgate_slot *slot;
 	unsigned int tries;
 	unsigned int tried;
@@ -134,8 +132,13 @@ static inline struct fork_attempt fork_attempt(enum fork_kind kind)
 	return (struct fork_attempt){
 		.kind = kind,
 		.domains = kind < FORK_VFORK ? FORKGATE_DOMAINS : FORKGATE_FILES,
-		.refusable = kind != FORK_LATE && kind != FORK_SPAWN,
 	};
+}
+
+/* Return: whether the child of a spoiled copy can be thrown away. */
+static inline bool fork_refusable(const struct fork_attempt *attempt)
+{
+	return attempt->kind != FORK_LATE && attempt->kind != FORK_SPAWN;
 }
 
 /* forkgate.c */
