@@ -168,26 +168,24 @@ public:
  * section covers: in a child do not use one for which threads have waited in the
  * parent. forksafe_cond_wait() with native_handle() has no such limit.
  */
-class mutex {
+namespace detail {
+
+class any_mutex {
 public:
 	using native_handle_type = forksafe_mutex_t *;
 
-	constexpr mutex() noexcept
-	{
-	}
-
-	mutex(const mutex &) = delete;
-	mutex &operator=(const mutex &) = delete;
+	any_mutex(const any_mutex &) = delete;
+	any_mutex &operator=(const any_mutex &) = delete;
 
 	__always_inline void lock()
 	{
-		detail::check(forksafe_mutex_lock(&mutex_));
+		check(forksafe_mutex_lock(&mutex_));
 	}
 
 	/* Return: false when it is locked, or a fork keeps the caller out. */
 	__always_inline bool try_lock()
 	{
-		return detail::locked(forksafe_mutex_trylock(&mutex_));
+		return locked(forksafe_mutex_trylock(&mutex_));
 	}
 
 	void unlock() noexcept
@@ -200,43 +198,31 @@ public:
 		return &mutex_;
 	}
 
+protected:
+	constexpr explicit any_mutex(const forksafe_mutex_t &initial) noexcept : mutex_(initial)
+	{
+	}
+
+	~any_mutex() = default;
+
 private:
-	forksafe_mutex_t mutex_ = FORKSAFE_MUTEX_INITIALIZER;
+	forksafe_mutex_t mutex_;
 };
 
-class recursive_mutex {
+}
+
+class mutex : public detail::any_mutex {
 public:
-	using native_handle_type = forksafe_mutex_t *;
-
-	constexpr recursive_mutex() noexcept
+	constexpr mutex() noexcept : any_mutex(FORKSAFE_MUTEX_INITIALIZER)
 	{
 	}
+};
 
-	recursive_mutex(const recursive_mutex &) = delete;
-	recursive_mutex &operator=(const recursive_mutex &) = delete;
-
-	__always_inline void lock()
+class recursive_mutex : public detail::any_mutex {
+public:
+	constexpr recursive_mutex() noexcept : any_mutex(FORKSAFE_RMUTEX_INITIALIZER)
 	{
-		detail::check(forksafe_mutex_lock(&mutex_));
 	}
-
-	__always_inline bool try_lock()
-	{
-		return detail::locked(forksafe_mutex_trylock(&mutex_));
-	}
-
-	void unlock() noexcept
-	{
-		forksafe_mutex_unlock(&mutex_);
-	}
-
-	native_handle_type native_handle() noexcept
-	{
-		return &mutex_;
-	}
-
-private:
-	forksafe_mutex_t mutex_ = FORKSAFE_RMUTEX_INITIALIZER;
 };
 
 }
