@@ -9,9 +9,7 @@
 #include <poll.h>
 #include <sys/epoll.h>
 
-#include "../test/harness.h"
-
-#include <forkgate.h>
+#include "jobs.h"
 
 #define MS(ms)	((ms) * NSEC_PER_MSEC)
 
@@ -32,7 +30,7 @@ static struct forkgate_state state_now(void)
 	return state;
 }
 
-static int set_times(uint64_t hold_ms, uint64_t timeout_ms)
+static int set_limits(uint64_t hold_ms, uint64_t timeout_ms)
 {
 	struct forkgate_policy policy = patient_policy;
 
@@ -49,23 +47,12 @@ static int polled(int fd, int ms)
 	return poll(&poll_fd, 1, ms) > 0 ? poll_fd.revents : 0;
 }
 
-static long do_enter(void *domains)
-{
-	return forkgate_enter((uintptr_t)domains);
-}
-
 static long do_enter_labelled(void *domains)
 {
 	int err = forkgate_enter((uintptr_t)domains);
 
 	forkgate_label("busy here");
 	return err;
-}
-
-static long do_leave(void *domains)
-{
-	forkgate_leave((uintptr_t)domains);
-	return 0;
 }
 
 FIXTURE(calls) {
@@ -305,9 +292,7 @@ TEST_F(calls, place_times_out)
 {
 	int fd, none;
 
-	if (forkgate_protection(NULL) != FORKGATE_BY_MODULE)
-		SKIP(return, "no module: nothing measures the time of those who poll");
-	ASSERT_EQ(0, set_times(1000, 50));
+	ASSERT_EQ(0, set_limits(1000, 50));
 	ASSERT_EQ(0, run(&self->a, do_enter, ARG(MEMORY)));
 	ASSERT_EQ(EAGAIN, forkgate_tryprepare(MEMORY, &fd));
 	EXPECT_EQ(POLLIN, polled(fd, 30000) & POLLIN);
@@ -322,7 +307,7 @@ TEST_F(calls, nothing_to_poll)
 	int fd, again, pair[2];
 
 	if (forkgate_protection(NULL) != FORKGATE_BY_MODULE)
-		SKIP(return, "no module");
+		SKIP(return, "the library's own gate: there is always another one to poll");
 	ASSERT_EQ(0, pipe(pair));
 	ASSERT_EQ(0, run(&self->a, do_enter, ARG(MEMORY)));
 	ASSERT_EQ(EAGAIN, forkgate_tryprepare(MEMORY, &fd));
@@ -368,11 +353,6 @@ TEST_F(calls, errno_is_kept)
 static long do_tryprepare(void *fd)
 {
 	return forkgate_tryprepare(BOTH, fd);
-}
-
-static long do_release(void *unused)
-{
-	return forkgate_release();
 }
 
 TEST_F(calls, one_place_for_each_thread)

@@ -12,9 +12,7 @@
 #include <spawn.h>
 #include <sys/stat.h>
 
-#include "../test/harness.h"
-
-#include <forkgate.h>
+#include "jobs.h"
 
 #define ODD_ERRNO	7777
 
@@ -42,47 +40,13 @@ static struct timespec in_ms(long ms)
 	return t;
 }
 
-/* The depth of the caller's sections, memory * 10 + files */
-static int depth(void)
-{
-	struct forkgate_slot *slot = forkgate_self;
-
-	return slot ? slot->depth[0] * 10 + slot->depth[1] : 0;
-}
-
 /*
  * Jobs of workers
  */
 
-static long do_enter(void *domains)
-{
-	return forkgate_enter((uintptr_t)domains);
-}
-
-static long do_tryenter(void *domains)
-{
-	return forkgate_tryenter((uintptr_t)domains);
-}
-
-static long do_leave(void *domains)
-{
-	forkgate_leave((uintptr_t)domains);
-	return depth();
-}
-
 static long do_depth(void *unused)
 {
 	return depth();
-}
-
-static long do_prepare(void *domains)
-{
-	return forkgate_prepare((uintptr_t)domains, NULL);
-}
-
-static long do_release(void *unused)
-{
-	return forkgate_release();
 }
 
 static long do_label(void *label)
@@ -124,29 +88,17 @@ static int child_clean(void)
 
 static long do_fork(void *unused)
 {
-	pid_t pid = fork();
-
-	if (!pid)
-		_exit(child_clean());
-	return pid < 0 ? -errno : pid;
+	return forked(fork(), child_clean);
 }
 
 static long do__Fork(void *unused)
 {
-	pid_t pid = _Fork();
-
-	if (!pid)
-		_exit(child_clean());
-	return pid < 0 ? -errno : pid;
+	return forked(_Fork(), child_clean);
 }
 
 static long do_forkgate_fork(void *unused)
 {
-	pid_t pid = forkgate_fork();
-
-	if (!pid)
-		_exit(child_clean());
-	return pid < 0 ? -errno : pid;
+	return forked(forkgate_fork(), child_clean);
 }
 
 static long do_forkpty(void *unused)
@@ -229,15 +181,6 @@ FIXTURE_SETUP(lib)
 
 FIXTURE_TEARDOWN(lib)
 {
-}
-
-static int set_times(__u64 patience_ms, __u64 hold_ms)
-{
-	struct forkgate_policy policy = patient_policy;
-
-	policy.patience = patience_ms * NSEC_PER_MSEC;
-	policy.ticket_hold = hold_ms * NSEC_PER_MSEC;
-	return gate_set_policy(&policy);
 }
 
 static int set_timeout(__u64 ms, __u32 on_timeout)
@@ -572,12 +515,6 @@ FIXTURE_TEARDOWN(forks)
 {
 }
 
-/* 0 for a child that went well; system() and popen() have waited themselves */
-static int reap(long result)
-{
-	return result > 0 ? child_exit(result) : result;
-}
-
 TEST_F(forks, wait_without_a_lock)
 {
 	/* The holder goes on with all that libc has locks for. */
@@ -810,11 +747,7 @@ static pid_t (*libc_fork)(void);
 
 static long do_libc_fork(void *unused)
 {
-	pid_t pid = libc_fork();
-
-	if (!pid)
-		_exit(child_clean());
-	return pid < 0 ? -errno : pid;
+	return forked(libc_fork(), child_clean);
 }
 
 #ifdef STATIC

@@ -11,27 +11,19 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
-#include "../test/harness.h"
+#include "jobs.h"
+#include "wrap.h"
 
 #include <gate-internal.h>
 
 /* The gate is the library's even where there is a module. */
-long __real_syscall(long number, ...);
-long __wrap_syscall(long number, ...);
-
 static int membarrier_error;
 
 long __wrap_syscall(long number, ...)
 {
 	long args[6];
-	va_list list;
-	int i;
 
-	va_start(list, number);
-	for (i = 0; i < 6; i++)
-		args[i] = va_arg(list, long);
-	va_end(list);
-
+	SYSCALL_ARGUMENTS(args, number);
 	if (number == SYS_openat && !strcmp((char *)args[1], "/dev/forkgate")) {
 		errno = ENOENT;
 		return -1;
@@ -76,14 +68,6 @@ static struct gate *the_gate(void)
 	return &__forkgate_own->gate;
 }
 
-/* The depth of the caller's sections, memory * 10 + files */
-static int depth(void)
-{
-	struct forkgate_slot *slot = forkgate_self;
-
-	return slot ? slot->depth[0] * 10 + slot->depth[1] : 0;
-}
-
 /*
  * Half-done work that no child may see; counted, as many may be at it
  */
@@ -103,32 +87,6 @@ static long do_end_work(void *domains)
 	__atomic_fetch_sub(&half_done, 1, __ATOMIC_SEQ_CST);
 	forkgate_leave((uintptr_t)domains);
 	return 0;
-}
-
-static long do_enter(void *domains)
-{
-	return forkgate_enter((uintptr_t)domains);
-}
-
-static long do_tryenter(void *domains)
-{
-	return forkgate_tryenter((uintptr_t)domains);
-}
-
-static long do_leave(void *domains)
-{
-	forkgate_leave((uintptr_t)domains);
-	return depth();
-}
-
-static long do_prepare(void *domains)
-{
-	return forkgate_prepare((uintptr_t)domains, NULL);
-}
-
-static long do_release(void *unused)
-{
-	return forkgate_release();
 }
 
 static unsigned int copy(void)
@@ -165,29 +123,16 @@ static int child_clean(void)
 
 static long do_fork(void *unused)
 {
-	pid_t pid = fork();
-
-	if (!pid)
-		_exit(child_clean());
-	return pid < 0 ? -errno : pid;
+	return forked(fork(), child_clean);
 }
 
 static long do__Fork(void *unused)
 {
 #ifdef __SANITIZE_THREAD__
-	pid_t pid = fork();	/* it frees its own locks in the child of this one alone */
+	return do_fork(NULL);	/* it frees its own locks in the child of this one alone */
 #else
-	pid_t pid = _Fork();
+	return forked(_Fork(), child_clean);
 #endif
-
-	if (!pid)
-		_exit(child_clean());
-	return pid < 0 ? -errno : pid;
-}
-
-static int reap(long result)
-{
-	return result > 0 ? child_exit(result) : result;
 }
 
 FIXTURE(own) {
@@ -206,15 +151,6 @@ FIXTURE_SETUP(own)
 
 FIXTURE_TEARDOWN(own)
 {
-}
-
-static int set_times(__u64 patience_ms, __u64 hold_ms)
-{
-	struct forkgate_policy policy = patient_policy;
-
-	policy.patience = patience_ms * NSEC_PER_MSEC;
-	policy.ticket_hold = hold_ms * NSEC_PER_MSEC;
-	return gate_set_policy(&policy);
 }
 
 /*

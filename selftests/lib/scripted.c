@@ -14,7 +14,6 @@
 #include <pty.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +30,8 @@
 #define TEST_TIMEOUT_DEFAULT	600
 
 #include <internal.h>
+
+#include "wrap.h"
 
 #define MEMORY	FORKGATE_MEMORY
 #define FILES	FORKGATE_FILES
@@ -159,8 +160,6 @@ static long result(int error, long success)
 	return -1;
 }
 
-long __real_syscall(long number, ...);
-long __wrap_syscall(long number, ...);
 void *__real_mmap(void *addr, size_t length, int prot, int flags, int fd,
 		  off_t offset);
 void *__wrap_mmap(void *addr, size_t length, int prot, int flags, int fd,
@@ -171,14 +170,8 @@ int __wrap_munmap(void *addr, size_t length);
 long __wrap_syscall(long number, ...)
 {
 	long args[6], ret;
-	va_list list;
-	int i;
 
-	va_start(list, number);
-	for (i = 0; i < 6; i++)
-		args[i] = va_arg(list, long);
-	va_end(list);
-
+	SYSCALL_ARGUMENTS(args, number);
 	switch (number) {
 	case SYS_gettid:
 		if (kernel.interrupt_gettid) {
