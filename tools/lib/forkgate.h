@@ -155,10 +155,9 @@ int forkgate_prepare(unsigned int domains, const struct timespec *abstime);
  * @fd: set to a descriptor to poll if the caller has to wait, otherwise to -1
  *
  * For event loops. With EAGAIN the calling thread has a place, which ends by
- * forkgate_release(), with the module also by the policy's timeout. poll() for
- * POLLIN, by this thread, tells when to call again. The descriptor is the library's:
- * not to be read, nor closed. It is -1 if there is none to poll: call again after a
- * while.
+ * forkgate_release() and by the policy's timeout. poll() for POLLIN, by this
+ * thread, tells when to call again. The descriptor is the library's: not to be
+ * read, nor closed. It is -1 if there is none to poll: call again after a while.
  *
  * Return: 0 as forkgate_prepare(); EAGAIN (not yet); an error of
  * forkgate_prepare().
