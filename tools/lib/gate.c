@@ -746,8 +746,9 @@ static void grant(struct own_gate *own, struct place *fork, __u64 time)
 	slot_of(own, fork)->outcome = FORKGATE_OUTCOME_GRANTED;
 }
 
-/* A wait that has failed. Return: what PREPARE says. */
-static int fail(struct own_gate *own, struct place *fork, __u32 need, int err, __u64 time)
+/* A wait that has failed; @timed: after a limit of its own. Return: what PREPARE says. */
+static int fail(struct own_gate *own, struct place *fork, __u32 need, int err, bool timed,
+		__u64 time)
 {
 	struct forkgate_slot *slot = slot_of(own, fork);
 	struct kept *kept = &own->kept;
@@ -757,7 +758,7 @@ static int fail(struct own_gate *own, struct place *fork, __u32 need, int err, _
 		own->gate.state.deadlocks++;
 	else
 		own->gate.state.timeouts++;
-	if (kept->policy.on_timeout == FORKGATE_FAIL)
+	if (timed || kept->policy.on_timeout == FORKGATE_FAIL)
 		return err;
 	slot->outcome = FORKGATE_OUTCOME_UNSAFE;
 	fork->pass = need;
@@ -859,9 +860,10 @@ int __forkgate_gate_descriptor(struct own_gate *own)
 
 /* @wait: ns. @blamed: filled in when that was not enough. Return: as PREPARE. */
 static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 wait,
-		   unsigned int attempt, bool poll, struct forkgate_holder *blamed)
+		   unsigned int attempt, __u32 flags, struct forkgate_holder *blamed)
 {
 	struct gate *gate = &own->gate;
+	bool poll = flags & FORKGATE_NONBLOCK;
 	__u64 mask, time = now(), start = time, until;
 	__u32 event, order = 0;
 	int err;
@@ -933,7 +935,7 @@ static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 w
 		remove_fork(own, fork);
 	settle(own, time);
 	if (err != ENOSYS)
-		err = fail(own, fork, need, err, time);
+		err = fail(own, fork, need, err, flags & FORKGATE_TIMED, time);
 out:
 	unlock(own, &mask);
 	return err;
@@ -947,7 +949,7 @@ static int do_prepare(struct own_gate *own, struct place *fork, struct forkgate_
 
 	err = prepare(own, fork, prep->domains,
 		      prep->flags & FORKGATE_TIMED ? prep->timeout : own->kept.policy.timeout,
-		      prep->attempt, prep->flags & FORKGATE_NONBLOCK, &blamed);
+		      prep->attempt, prep->flags, &blamed);
 	prep->outcome = slot_of(own, fork)->outcome;
 	if (blamed.domains && !(prep->flags & FORKGATE_TIMED))
 		blame(&blamed, now() - start, err);
@@ -1037,8 +1039,8 @@ void __forkgate_gate_copy(struct own_gate *own, struct fork_attempt *attempt)
 		return;
 	/* Rule 11: from scratch, no longer than the patience */
 	if (prepare(own, fork, attempt->domains,
-		    times(own->kept.policy.patience, attempt->tried), attempt->tried, false,
-		    &blamed) ||
+		    times(own->kept.policy.patience, attempt->tried), attempt->tried,
+		    FORKGATE_TIMED, &blamed) ||
 	    !try_copy(own, attempt))
 		attempt->own.refused = true;
 }
