@@ -42,7 +42,7 @@ shared_names() {
 	grep -qx 'forkgate_init@@LIBFORKGATE_0' <<<"$names" || echo 'forkgate_init is missing'
 	grep -qx 'forkgate_enter@@LIBFORKGATE_0' <<<"$names" || echo 'forkgate_enter is missing'
 	grep -vE '^(forkgate_[a-z_0-9]+|forksafe_[a-z_0-9]+)@@LIBFORKGATE_0$' <<<"$names" |
-		grep -vE '^__forkgate_call@@LIBFORKGATE_PRIVATE$|^LIBFORKGATE_' |
+		grep -vE '^__forkgate_(call|retries)@@LIBFORKGATE_PRIVATE$|^LIBFORKGATE_' |
 		grep -vxE 'daemon|fork|_Fork|forkpty|pidfd_spawnp?|popen|posix_spawnp?|system|vfork' | sed 's/$/ is exported/'
 }
 

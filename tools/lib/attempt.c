@@ -61,10 +61,12 @@ static void pop(struct fork_attempt *attempt)
 		*current = attempt->own.outer;
 }
 
+static const __u64 no_time;
+
 /* The library's own gate does not see the copy itself: it always needs a ticket. */
 static int own_begin(struct fork_attempt *attempt)
 {
-	int err = __forkgate_prepare(attempt->domains, NULL,
+	int err = __forkgate_prepare(attempt->domains, __forkgate_retries ? &no_time : NULL,
 				     attempt->tried < 32 ? attempt->tried : 32);
 
 	if (err == ENOMEM)
@@ -113,6 +115,11 @@ static bool own_end(struct fork_attempt *attempt, bool failed)
 int __forkgate_fork_begin(struct fork_attempt *attempt)
 {
 	struct forkgate_slot *slot = __forkgate_slot();
+
+	if (attempt->tried && __forkgate_retries) {
+		slot->outcome = FORKGATE_OUTCOME_EXPIRED;
+		return EAGAIN;
+	}
 
 	if (__forkgate_gated(slot) && own_gate())
 		return own_begin(attempt);
@@ -165,8 +172,11 @@ void __forkgate_fork_copied(void)
 		return;
 	attempt = *current;
 	__forkgate_gate_copied(own_gate(), attempt);
-	if (attempt == &late)
-		pop(attempt);
+	if (attempt != &late)
+		return;
+	pop(attempt);
+	if (late.refusable && (late.own.refused || late.own.spoiled))
+		forkgate_self->outcome = FORKGATE_OUTCOME_EXPIRED;
 }
 
 void __forkgate_vfork_copied(struct fork_attempt *attempt)
@@ -197,19 +207,26 @@ void __forkgate_fork_late(void)
 	    __forkgate_call(FORKGATE_IOC_POLICY_GET, &policy))
 		return;
 
+	/* What its prepare has left to the clone stays. */
+	if (__forkgate_retries && forkgate_self->outcome == FORKGATE_OUTCOME_UNSAFE && !own_gate())
+		return;
+
 	current = current_attempt();
 	if (current && *current && (*current)->kind < FORK_VFORK)
 		return;		/* of another copy of the library */
 	timeout = policy.timeout < policy.backstop ? policy.timeout :
 						     policy.backstop;
-	err = __forkgate_prepare(FORKGATE_DOMAINS, &timeout, 0);
+	err = __forkgate_prepare(FORKGATE_DOMAINS, __forkgate_retries ? &no_time : &timeout, 0);
 	if (current) {
 		late = fork_attempt(FORK_LATE);
+		late.refusable = __forkgate_retries;
 		late.slot = forkgate_self;
 		push(&late);
 		if (err && err != EALREADY) {
 			late.own.began = true;
 			late.own.refused = true;
 		}
+	} else if (err == ETIMEDOUT && __forkgate_retries) {
+		forkgate_self->tries |= FORKGATE_MEMORY;	/* nor does the clone wait */
 	}
 }

@@ -25,6 +25,7 @@
 #include "internal.h"
 
 __thread unsigned int __forkgate_forking;
+FORKGATE_EXPORT __thread unsigned int __forkgate_retries;
 
 pid_t __forkgate_fork_prepared(pid_t (*real)(void))
 {

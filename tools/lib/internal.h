@@ -314,6 +314,16 @@ int __forkgate_vfork_end(pid_t pid);
 extern __thread unsigned int __forkgate_forking;
 
 /*
+ * Not zero while whoever calls a function that forks, libc's or ours, will call it
+ * again if this leaves FORKGATE_OUTCOME_EXPIRED in the slot, as interpreters do:
+ * they have to wait without the locks that they fork with. So a fork with an
+ * expired ticket does not wait here. If it has a child nevertheless, that ends by
+ * itself and is to be waited for. Set by the package of tools/python, which comes
+ * from the same release.
+ */
+FORKGATE_EXPORT extern __thread unsigned int __forkgate_retries;
+
+/*
  * Call a function that forks, without waiting and then with a ticket (rule 11),
  * and call it again, with more patience (rule 7), as long as the ticket expires
  * before it has forked. The child, which is zero to those that copy memory,
