@@ -28,6 +28,7 @@ native: selftests ## run the tests that need no module, on this machine
 	@$(MAKE) -C selftests/run $(framework) run-native
 	@$(MAKE) -C selftests/tools run-native
 	@$(MAKE) -C selftests/recipes run-native
+	@$(MAKE) -C selftests/python run-native
 
 programs: lib
 	@$(MAKE) -C tools/demo
