@@ -100,7 +100,7 @@ static bool own_end(struct fork_attempt *attempt, bool failed)
 	attempt->own.keep = failed && !attempt->ticket && attempt->kind == FORK_SPAWN;
 	__forkgate_gate_copied(own_gate(), attempt);
 	pop(attempt);
-	if (fork_refusable(attempt) && (attempt->own.refused || attempt->own.spoiled)) {
+	if (fork_discards(attempt) && (attempt->own.refused || attempt->own.spoiled)) {
 		/* Without a child there is nothing wrong with it. */
 		again = attempt->child > 0;
 		discard(attempt);
@@ -175,7 +175,7 @@ void __forkgate_fork_copied(void)
 	if (attempt != &late)
 		return;
 	pop(attempt);
-	if (late.refusable && (late.own.refused || late.own.spoiled))
+	if (__forkgate_retries && (late.own.refused || late.own.spoiled))
 		forkgate_self->outcome = FORKGATE_OUTCOME_EXPIRED;
 }
 
@@ -219,7 +219,6 @@ void __forkgate_fork_late(void)
 	err = __forkgate_prepare(FORKGATE_DOMAINS, __forkgate_retries ? &no_time : &timeout, 0);
 	if (current) {
 		late = fork_attempt(FORK_LATE);
-		late.refusable = __forkgate_retries;
 		late.slot = forkgate_self;
 		push(&late);
 		if (err && err != EALREADY) {

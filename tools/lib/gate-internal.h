@@ -29,6 +29,9 @@
  * @expired: its last ticket has expired
  * @pass: domains for which the policy lets its next clone go ahead unsafe
  * @event: futex, changes when this fork has to look again
+ * @inside: domains that its sections are of, those of a signal handler not counted
+ *	which has interrupted the wait
+ * @reached: somebody waits for it, see in_a_circle()
  * @cursor: slots before this one are idle in @need ...
  * @seen: ... unless gate.admitted has another value than this
  * @until: when it loses its place unless it looks again, ns
@@ -51,6 +54,8 @@ struct place {
 	bool ready;
 	bool expired;
 	__u8 pass;
+	__u8 inside;
+	bool reached;
 	__u32 event;
 	__u32 cursor;
 	__u32 seen;
@@ -63,13 +68,6 @@ struct place {
 	struct fork_attempt *attempt;
 };
 
-/* What the holder of the ticket does. Only one has a ticket at a time. */
-enum holding {
-	TICKET,		/* may lose it, and copies nothing before it has verified that */
-	COPYING,	/* between that and the end of the copy */
-	LATE,		/* others were let in before the end of the copy was known */
-};
-
 /**
  * struct gate - the state of the gate
  * @live: 0 in memory that is new or that the kernel has wiped
@@ -77,8 +75,8 @@ enum holding {
  * @lock: futex: 0 free, 1 taken, 2 taken and waited for
  * @closed: domains closed: what members of the phase and the holder need
  * @phase: number of the phase, which lasts while @closed is not 0
- * @granted: the phase has had its first grant
- * @limit: no grants in this phase to forks that came after this one; 0: no limit
+ * @granted: the phase has had its first grant, and has not yielded since
+ * @strict: newcomers find both domains closed, until the end of the phase
  * @order: number of the fork that came last
  * @patience: of the phase, ns
  * @yield_at: when the drain yields, ns
@@ -91,9 +89,9 @@ enum holding {
  * @admitted: how often a thread has got inside a closed domain
  * @forks: those that wait, by order
  * @holder: who has the ticket
- * @holding: what it does
+ * @copying: it has verified that, and makes the copy
  * @holder_need: the domains of the ticket
- * @holder_until: when it expires, ns
+ * @holder_until: when it expires, ns; copies are spoiled then
  * @copy: number of the last copy
  * @first_copy: number of the first one with this ticket
  * @doomed: this is the child of a spoiled copy, and must not go on
@@ -110,7 +108,7 @@ struct gate {
 	__u32 closed;
 	__u32 phase;
 	bool granted;
-	__u32 limit;
+	bool strict;
 	__u32 order;
 	__u64 patience;
 	__u64 yield_at;
@@ -123,7 +121,7 @@ struct gate {
 	__u32 admitted;
 	struct place *forks;
 	struct place *holder;
-	enum holding holding;
+	bool copying;
 	__u32 holder_need;
 	__u64 holder_until;
 	__u32 copy;
@@ -142,9 +140,11 @@ struct gate {
 #define COPY_RUNS	0u
 #define COPY_COMPLETE	1u
 #define COPY_SPOILED	2u
-#define COPY_OTHER(verdict)	((verdict) ^ COPY_COMPLETE ^ COPY_SPOILED)
+#define COPY_DISCARDED	3u	/* spoiled, and the parent is done with it */
+#define COPY_STATE(word)	((word) & 3)
+#define COPY_NUMBER(word)	((word) >> 2)
 #define COPY_WORD(number, state)	((number) << 2 | (state))
-#define COPIES		64u	/* words; one is used again after so many copies */
+#define COPIES		1024u	/* words; one may be used again after so many copies */
 
 /**
  * struct kept - what a child inherits
@@ -225,7 +225,7 @@ void __forkgate_gate_copy(struct own_gate *own, struct fork_attempt *attempt);
  * @own: the gate
  * @attempt: the same
  *
- * Ends the ticket, unless the copy is spoiled and must be thrown away first.
+ * Ends the ticket. A spoiled copy is to be thrown away, if fork_discards().
  */
 void __forkgate_gate_copied(struct own_gate *own, struct fork_attempt *attempt);
 

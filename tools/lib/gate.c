@@ -157,10 +157,16 @@ static struct forkgate_header *header_of_unit(struct own_gate *own, int unit)
 	return (void *)(own->units + unit * FORKGATE_UNIT_SIZE);
 }
 
+/* What newcomers find closed */
+static __u32 closed_to_newcomers(const struct gate *gate)
+{
+	return gate->strict ? FORKGATE_DOMAINS : gate->closed;
+}
+
 /* The header of each unit in use says what is closed. */
 static void publish(struct own_gate *own)
 {
-	__u32 closed = own->gate.closed | own->kept.strict;
+	__u32 closed = closed_to_newcomers(&own->gate) | own->kept.strict;
 	__u32 units = (own->kept.slots + FORKGATE_UNIT_SLOTS - 1) / FORKGATE_UNIT_SLOTS;
 	__u32 unit;
 
@@ -181,24 +187,49 @@ static bool ended(struct own_gate *own, const struct place *place)
  * Copies
  */
 
-/*
- * Return: whether nobody else has said otherwise before. If the word has been used
- * again since, the parent has found the copy complete: it throws a spoiled one
- * away before it lets go of the ticket.
- */
-static bool judge(__u32 *word, __u32 number, __u32 verdict)
-{
-	__u32 found = COPY_WORD(number, COPY_RUNS);
-
-	if (__atomic_compare_exchange_n(word, &found, COPY_WORD(number, verdict), false,
-					__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-		return true;
-	return found != COPY_WORD(number, COPY_OTHER(verdict));
-}
-
 static __u32 *copy_word(struct own_gate *own, __u32 number)
 {
 	return &own->kept.copies[number % COPIES];
+}
+
+/*
+ * Return: what the copy is now: @verdict, or what somebody else has said before.
+ * COPY_RUNS if the word has been used again since, so that nothing says it.
+ */
+static __u32 judge(struct own_gate *own, __u32 number, __u32 verdict)
+{
+	__u32 found = COPY_WORD(number, COPY_RUNS);
+
+	if (__atomic_compare_exchange_n(copy_word(own, number), &found,
+					COPY_WORD(number, verdict), false, __ATOMIC_ACQ_REL,
+					__ATOMIC_ACQUIRE))
+		return verdict;
+	return COPY_NUMBER(found) == COPY_NUMBER(COPY_WORD(number, 0)) ? COPY_STATE(found) :
+									COPY_RUNS;
+}
+
+/* All copies with the ticket that are not complete yet */
+static void spoil_copies(struct own_gate *own)
+{
+	struct gate *gate = &own->gate;
+
+	for (; gate->first_copy != gate->copy + 1; gate->first_copy++)
+		judge(own, gate->first_copy, COPY_SPOILED);
+}
+
+/* A word is not used again while its parent has not judged, or not thrown away. */
+static __u32 new_copy(struct own_gate *own)
+{
+	__u32 *word, number, found, tries = 0;
+
+	do {
+		number = ++own->gate.copy;
+		word = copy_word(own, number);
+		found = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+	} while (found && (COPY_STATE(found) == COPY_RUNS || COPY_STATE(found) == COPY_SPOILED) &&
+		 ++tries < COPIES);
+	__atomic_store_n(word, COPY_WORD(number, COPY_RUNS), __ATOMIC_RELEASE);
+	return number;
 }
 
 static int make_copies(struct own_gate *own)
@@ -233,7 +264,7 @@ static __attribute__((__no_sanitize_thread__)) void live(struct own_gate *own)
 	struct place *place, *mine = NULL;
 	struct fork_attempt *attempt = NULL, *outer;
 	bool alone = true;
-	__u32 number;
+	__u32 found;
 
 	own->gate.home = raw_call(SYS_getpid);
 	for (place = own->places; place < own->places + kept->slots; place++) {
@@ -260,13 +291,14 @@ static __attribute__((__no_sanitize_thread__)) void live(struct own_gate *own)
 	}
 	kept->copy = 0;
 	if (attempt && attempt->own.began) {
-		number = attempt->own.number;
-		if (attempt->own.copying &&
-		    !judge(copy_word(own, number), number, COPY_COMPLETE))
+		found = attempt->own.copying ?
+			judge(own, attempt->own.number, COPY_COMPLETE) : COPY_COMPLETE;
+		/* Spoiled ones are thrown away before their word is used again. */
+		if (found != COPY_COMPLETE && !(found == COPY_RUNS && fork_discards(attempt)))
 			attempt->own.spoiled = true;
 		if (attempt->own.unsafe || attempt->own.refused || attempt->own.spoiled)
 			kept->copy = attempt->domains;
-		own->gate.doomed = fork_refusable(attempt) &&
+		own->gate.doomed = (fork_discards(attempt) || __forkgate_retries) &&
 				   (attempt->own.refused || attempt->own.spoiled);
 		/* Here the outer ones go on alone. */
 		for (; outer; outer = outer->own.outer)
@@ -400,7 +432,6 @@ static void release_blocked(struct own_gate *own, __u64 time)
 	gate->pending += gate->blocked;
 	gate->blocked = 0;
 	gate->pending_until = later(time, hold_of(own));
-	gate->limit = 0;
 	wake_blocked(own);
 }
 
@@ -414,7 +445,7 @@ static void settle(struct own_gate *own, __u64 time)
 	struct place *fork;
 	__u32 need = 0;
 
-	if (gate->holder && gate->holding != LATE)
+	if (gate->holder)
 		need = gate->holder_need;
 	for (fork = gate->forks; fork; fork = fork->next)
 		if (is_member(gate, fork))
@@ -424,6 +455,7 @@ static void settle(struct own_gate *own, __u64 time)
 	else
 		wake_blocked(own);
 	gate->closed = need;
+	gate->strict = gate->strict && need;
 	publish(own);
 	wake_forks(own);
 }
@@ -444,13 +476,26 @@ static void remove_fork(struct own_gate *own, struct place *fork)
 
 static void end_ticket(struct own_gate *own, __u64 time)
 {
-	struct gate *gate = &own->gate;
-
-	/* Rule 6: those who come later do not make this phase longer. */
-	if (gate->blocked && !gate->limit)
-		gate->limit = gate->order;
-	gate->holder = NULL;
+	own->gate.holder = NULL;
 	settle(own, time);
+}
+
+/*
+ * Rule 7: a drain yields if anybody is kept out, or waits for the next phase and may
+ * have a lock that a section needs.
+ */
+static bool may_yield(const struct gate *gate)
+{
+	const struct place *fork;
+
+	if (!gate->closed || gate->holder)
+		return false;
+	if (gate->blocked)
+		return true;
+	for (fork = gate->forks; fork && gate->granted; fork = fork->next)
+		if (!is_member(gate, fork))
+			return true;
+	return false;
 }
 
 /* All that is due */
@@ -459,7 +504,6 @@ static void tick(struct own_gate *own, __u64 time)
 	struct gate *gate = &own->gate;
 	struct place *fork, *next;
 	bool gone = false;
-	__u32 number;
 
 	for (fork = gate->forks; fork; fork = next) {
 		next = fork->next;
@@ -471,27 +515,24 @@ static void tick(struct own_gate *own, __u64 time)
 	}
 
 	if (gate->holder && time >= gate->holder_until) {
-		if (gate->holding == TICKET) {	/* rule 11 */
+		if (gate->copying) {
+			spoil_copies(own);
+		} else {	/* rule 11 */
 			gate->holder->expired = true;
 			gate->state.expired++;
-			end_ticket(own, time);
-		} else {
-			for (number = gate->first_copy; number != gate->copy + 1; number++)
-				judge(copy_word(own, number), number, COPY_SPOILED);
-			gate->holding = LATE;
-			gate->holder_until = NEVER;
-			settle(own, time);
 		}
+		end_ticket(own, time);
 	} else if (gone) {
 		settle(own, time);
 	}
 
-	/* Rule 7 */
-	if (gate->closed && !gate->holder && gate->blocked && time >= gate->yield_at) {
+	if (time >= gate->yield_at && may_yield(gate)) {
 		gate->patience = times(gate->patience, 1);
 		gate->yield_at = later(time, gate->patience);
 		gate->state.yields++;
+		gate->granted = false;
 		release_blocked(own, time);
+		wake_forks(own);
 	}
 	if (gate->pending && time >= gate->pending_until) {
 		gate->pending = 0;
@@ -509,7 +550,7 @@ static __u64 next_tick(const struct gate *gate)
 		next = earlier(next, fork->until);
 	if (gate->holder)
 		next = earlier(next, gate->holder_until);
-	else if (gate->closed && gate->blocked)
+	else if (may_yield(gate))
 		next = earlier(next, gate->yield_at);
 	if (gate->pending)
 		next = earlier(next, gate->pending_until);
@@ -528,18 +569,28 @@ static bool may_enter(struct own_gate *own, const struct place *place, __u32 dom
 
 	if (gate->holder == place)
 		return true;
-	if (gate->holder && gate->holding != LATE && (gate->holder_need & domains))
+	if (gate->holder && (gate->holder_need & domains))
 		return false;
-	if (!(gate->closed & domains) || !newcomer || !own->kept.policy.patience)
+	if (!(closed_to_newcomers(gate) & domains) || !newcomer || !own->kept.policy.patience)
 		return true;
 	return number && (__s32)(gate->released - number) >= 0;
 }
 
-static void admit(struct own_gate *own, struct place *place, __u32 domains, __u32 taken)
+/*
+ * A thread that goes in and out of a closed domain while it is inside the other is
+ * no newcomer of the first, and could do so for ever: it must not come back.
+ */
+static void admit(struct own_gate *own, struct place *place, __u32 domains, bool newcomer)
 {
-	add_levels(slot_of(own, place), taken, 1);
-	if (own->gate.closed & domains)
-		own->gate.admitted++;
+	struct gate *gate = &own->gate;
+
+	if (!(gate->closed & domains))
+		return;
+	gate->admitted++;
+	if (!newcomer && !gate->strict && gate->holder != place) {
+		gate->strict = true;
+		publish(own);
+	}
 }
 
 /* The caller has counted one level of each domain in @domains. */
@@ -556,7 +607,7 @@ static int enter(struct own_gate *own, struct place *place, struct forkgate_ente
 	newcomer = !place->need &&
 		   slot->depth[0] == (domains & 1) && slot->depth[1] == (domains >> 1);
 	if (may_enter(own, place, domains, newcomer, 0)) {
-		admit(own, place, domains, 0);
+		admit(own, place, domains, newcomer);
 		unlock(own, &mask);
 		return 0;
 	}
@@ -585,7 +636,8 @@ static int enter(struct own_gate *own, struct place *place, struct forkgate_ente
 		gate->blocked--;
 	else if (gate->pending && !--gate->pending)
 		wake_forks(own);
-	admit(own, place, domains, domains);
+	add_levels(slot, domains, 1);
+	admit(own, place, domains, newcomer);
 	unlock(own, &mask);
 	return 0;
 }
@@ -604,43 +656,69 @@ static int leave(struct own_gate *own, struct place *place)
  * Forks
  */
 
-/* G1, G2 */
-static int close_gate(struct own_gate *own, __u32 need)
+/* G1, G2. Other forks may now be inside of what is closed, or members. */
+static int close_gate(struct own_gate *own, const struct place *fork, __u32 need)
 {
-	if (!(need & ~own->gate.closed))
+	struct gate *gate = &own->gate;
+	__u32 closed = gate->closed;
+	struct place *other;
+	int err;
+
+	if (!(need & ~closed))
 		return 0;
-	own->gate.closed |= need;
+	gate->closed |= need;
 	publish(own);
-	return fence();
+	err = fence();
+	if (err) {
+		gate->closed = closed;
+		publish(own);
+		return err;
+	}
+	for (other = gate->forks; other; other = other->next)
+		if (other != fork)
+			wake_fork(own, other);
+	return 0;
+}
+
+static void take_part(struct gate *gate, struct place *fork)
+{
+	fork->phase = gate->phase;
+	if (fork->patience > gate->patience) {
+		gate->yield_at = later(gate->yield_at, fork->patience - gate->patience);
+		gate->patience = fork->patience;
+	}
 }
 
 /*
- * Rule 6: a fork takes part in the phase until that has had its first grant, or
- * if others wait for its sections; otherwise in the next one.
+ * Rule 6: a fork takes part in the phase until that has had its first grant, or if
+ * it may be inside of what members wait for; otherwise in the next one, as all do
+ * who wait when that begins.
  */
 static int join(struct own_gate *own, struct place *fork, __u64 time)
 {
 	struct gate *gate = &own->gate;
+	__u32 need = fork->need;
+	struct place *other;
 
 	if (!gate->closed) {
 		if (gate->pending)
 			return 0;
 		gate->phase++;
 		gate->granted = false;
-		gate->limit = 0;
 		gate->patience = 0;
 		gate->yield_at = time;
 		gate->state.phases++;
+		for (other = gate->forks; other; other = other->next) {
+			take_part(gate, other);
+			need |= other->need;
+		}
 	} else if (!is_member(gate, fork) && gate->granted && own->kept.policy.patience &&
-		   !inside(slot_of(own, fork))) {
+		   !(inside(slot_of(own, fork)) & gate->closed)) {
 		return 0;
+	} else {
+		take_part(gate, fork);
 	}
-	if (fork->patience > gate->patience) {
-		gate->yield_at = later(gate->yield_at, fork->patience - gate->patience);
-		gate->patience = fork->patience;
-	}
-	fork->phase = gate->phase;
-	return close_gate(own, fork->need);
+	return close_gate(own, fork, need);
 }
 
 /* Rule 9: the owner has ended. */
@@ -685,33 +763,42 @@ static bool may_grant(struct own_gate *own, struct place *fork)
 {
 	struct gate *gate = &own->gate;
 
-	return is_member(gate, fork) && !gate->holder &&
-	       (!gate->limit || (__s32)(gate->limit - fork->order) >= 0) &&
-	       all_idle(own, fork);
+	/* What a yield has released goes first. */
+	return is_member(gate, fork) && !gate->holder && !gate->pending && all_idle(own, fork);
 }
 
 /*
- * Rule 4: does the fork wait, through others, for itself? One waits for another
- * if it needs idle what that is inside of.
+ * What the scan of @fork has passed was idle then: it waits for nobody there. Nor can
+ * those that do not poll leave what they are inside of.
  */
+static bool waits_for(struct own_gate *own, const struct place *fork, const struct place *other)
+{
+	__u32 sections = other->polled ? inside(slot_of(own, other)) : other->inside;
+
+	return (fork->need & sections) && (fork->seen != own->gate.admitted ||
+					   fork->cursor <= (__u32)(other - own->places));
+}
+
+/* Rule 4: does the fork wait, through others, for itself? */
 static bool in_a_circle(struct own_gate *own, struct place *fork)
 {
-	struct place *other;
-	__u32 need = fork->need, reached;
+	struct place *other, *next;
+	bool more = fork->inside;
 
-	/* What those that the fork waits for, and it itself, need in all */
-	do {
-		reached = need;
-		for (other = own->gate.forks; other; other = other->next)
-			if (other != fork && (inside(slot_of(own, other)) & need))
-				need |= other->need;
-	} while (need != reached);
-
-	/* Does anybody of those need what the fork is inside of? */
 	for (other = own->gate.forks; other; other = other->next)
-		if (other != fork && (inside(slot_of(own, other)) & need) &&
-		    (other->need & inside(slot_of(own, fork))))
-			return true;
+		other->reached = other != fork && waits_for(own, fork, other);
+	while (more) {
+		more = false;
+		for (other = own->gate.forks; other; other = other->next) {
+			if (!other->reached)
+				continue;
+			if (waits_for(own, other, fork))
+				return true;
+			for (next = own->gate.forks; next; next = next->next)
+				if (next != fork && !next->reached && waits_for(own, other, next))
+					next->reached = more = true;
+		}
+	}
 	return false;
 }
 
@@ -735,7 +822,7 @@ static void grant(struct own_gate *own, struct place *fork, __u64 time)
 	struct gate *gate = &own->gate;
 
 	gate->holder = fork;
-	gate->holding = TICKET;
+	gate->copying = false;
 	gate->holder_need = fork->need;
 	gate->holder_until = later(time, hold_of(own));
 	gate->first_copy = gate->copy + 1;
@@ -823,13 +910,10 @@ static int prepare_at_once(struct own_gate *own, struct place *fork, __u32 need,
 	struct gate *gate = &own->gate;
 
 	if (gate->holder == fork) {
-		if ((gate->holder_need & need) == need && gate->holding != LATE)
+		if ((gate->holder_need & need) == need)
 			return EALREADY;
 		/* Given up; an outer fork, that a signal handler has interrupted, tries again. */
-		if (gate->holding != TICKET)
-			for (; gate->first_copy != gate->copy + 1; gate->first_copy++)
-				judge(copy_word(own, gate->first_copy), gate->first_copy,
-				      COPY_SPOILED);
+		spoil_copies(own);
 		end_ticket(own, time);
 	}
 	if ((fork->pass & need) == need && time < fork->pass_until)
@@ -870,6 +954,7 @@ static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 w
 
 	lock(own, &mask);
 	tick(own, time);
+	wake_for(own, fork);	/* this may be a handler between L1 and L3 */
 	err = prepare_at_once(own, fork, need, time);
 	if (err >= 0)
 		goto out;
@@ -899,6 +984,7 @@ static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 w
 		}
 		fork->polled = poll;
 		fork->until = later(time, hold_of(own));
+		fork->inside = inside(slot_of(own, fork));
 		if (in_a_circle(own, fork)) {
 			err = EDEADLK;
 			break;
@@ -963,7 +1049,7 @@ static int release(struct own_gate *own, struct place *fork)
 
 	lock(own, &mask);
 	tick(own, time);
-	if (own->gate.holder == fork && own->gate.holding == TICKET) {
+	if (own->gate.holder == fork && !own->gate.copying) {
 		end_ticket(own, time);
 		err = 0;
 	} else if (fork->expired) {
@@ -987,17 +1073,11 @@ static void start_copy(struct own_gate *own, struct fork_attempt *attempt, __u64
 	struct kept *kept = &own->kept;
 	__u64 hold = times(hold_of(own), attempt->tried);
 
-	attempt->own.number = ++gate->copy;
+	attempt->own.number = new_copy(own);
 	attempt->own.copying = true;
 	attempt->own.since = time;
-	__atomic_store_n(copy_word(own, attempt->own.number),
-			 COPY_WORD(attempt->own.number,
-				   gate->holding == LATE ? COPY_SPOILED : COPY_RUNS),
-			 __ATOMIC_RELEASE);
 	gate->state.forks++;
-	if (gate->holding == LATE)
-		return;
-	gate->holding = COPYING;
+	gate->copying = true;
 	/* A large process takes longer: what was spoiled for that is not again. */
 	if ((attempt->domains & FORKGATE_MEMORY) && hold < 2 * kept->copy_time)
 		hold = 2 * kept->copy_time;
@@ -1045,11 +1125,12 @@ void __forkgate_gate_copy(struct own_gate *own, struct fork_attempt *attempt)
 		attempt->own.refused = true;
 }
 
-/* Is the ticket still needed for a fork that a signal handler has interrupted? */
-static bool is_inner(const struct fork_attempt *attempt)
+/* Is the ticket that of a fork too which this one, in a signal handler, has interrupted? */
+static bool is_inner(const struct gate *gate, const struct fork_attempt *attempt)
 {
 	for (attempt = attempt->own.outer; attempt; attempt = attempt->own.outer)
-		if (attempt->own.copying && !attempt->own.judged)
+		if (attempt->own.copying && !attempt->own.judged &&
+		    (__s32)(attempt->own.number - gate->first_copy) >= 0)
 			return true;
 	return false;
 }
@@ -1057,6 +1138,7 @@ static bool is_inner(const struct fork_attempt *attempt)
 void __forkgate_gate_copied(struct own_gate *own, struct fork_attempt *attempt)
 {
 	struct place *fork = place_of(own, attempt->slot);
+	struct gate *gate = &own->gate;
 	__u64 mask, time = now();
 
 	if (!attempt->own.copying || attempt->own.judged)
@@ -1064,29 +1146,27 @@ void __forkgate_gate_copied(struct own_gate *own, struct fork_attempt *attempt)
 	lock(own, &mask);
 	tick(own, time);
 	attempt->own.judged = true;
-	attempt->own.spoiled = !judge(copy_word(own, attempt->own.number), attempt->own.number,
-				  COPY_COMPLETE);
+	attempt->own.spoiled = judge(own, attempt->own.number, COPY_COMPLETE) != COPY_COMPLETE;
 	if ((attempt->domains & FORKGATE_MEMORY) &&
 	    time - attempt->own.since > own->kept.copy_time)
 		own->kept.copy_time = time - attempt->own.since;
-	if (own->gate.holder == fork && !is_inner(attempt)) {
-		if (attempt->own.keep && own->gate.holding == COPYING)
-			own->gate.holding = TICKET;
-		else if (!attempt->own.spoiled || !fork_refusable(attempt))
+	if (gate->holder == fork && !is_inner(gate, attempt)) {
+		if (attempt->own.keep)
+			gate->copying = false;
+		else
 			end_ticket(own, time);
 	}
 	unlock(own, &mask);
+	if (!fork_discards(attempt))
+		__forkgate_gate_discarded(own, attempt);
 }
 
 void __forkgate_gate_discarded(struct own_gate *own, struct fork_attempt *attempt)
 {
-	struct place *fork = place_of(own, attempt->slot);
-	__u64 mask;
-
-	lock(own, &mask);
-	if (own->gate.holder == fork && !is_inner(attempt))
-		end_ticket(own, now());
-	unlock(own, &mask);
+	if (attempt->own.spoiled)
+		__atomic_store_n(copy_word(own, attempt->own.number),
+				 COPY_WORD(attempt->own.number, COPY_DISCARDED),
+				 __ATOMIC_RELEASE);
 }
 
 void __forkgate_gate_child(struct own_gate *own)

@@ -135,8 +135,8 @@ static inline struct fork_attempt fork_attempt(enum fork_kind kind)
 	};
 }
 
-/* Return: whether the child of a spoiled copy can be thrown away. */
-static inline bool fork_refusable(const struct fork_attempt *attempt)
+/* Return: whether the parent throws the child of a spoiled copy away. */
+static inline bool fork_discards(const struct fork_attempt *attempt)
 {
 	return attempt->kind != FORK_LATE && attempt->kind != FORK_SPAWN;
 }
