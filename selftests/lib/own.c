@@ -68,6 +68,16 @@ static struct gate *the_gate(void)
 	return &__forkgate_own->gate;
 }
 
+/* The gate's place of a worker that has a slot */
+static struct place *place_of(const struct worker *worker)
+{
+	struct place *place = __forkgate_own->places;
+
+	while (place->thread != (void *)worker->thread)
+		place++;
+	return place;
+}
+
 /*
  * Half-done work that no child may see; counted, as many may be at it
  */
@@ -157,6 +167,44 @@ FIXTURE_TEARDOWN(own)
  * Copies that others were let into
  */
 
+/*
+ * A signal handler in which a worker can be held
+ */
+static int in_handler;
+static unsigned int handler_domains;
+
+static void stay(int sig)
+{
+	const struct timespec ms = { .tv_nsec = 1000000 };
+
+	forkgate_enter(handler_domains);
+	WRITE_ONCE(in_handler, 1);
+	while (READ_ONCE(in_handler))
+		nanosleep(&ms, NULL);
+	forkgate_leave(handler_domains);
+}
+
+/* Return: whether it is there, inside of @domains; end_hold() lets it go on. */
+static bool hold_worker(struct worker *worker, unsigned int domains)
+{
+	struct sigaction action = { .sa_handler = stay };
+
+	handler_domains = domains;
+	return !sigaction(SIGUSR2, &action, NULL) && !pthread_kill(worker->thread, SIGUSR2) &&
+	       wait_until(READ_ONCE(in_handler));
+}
+
+static void end_hold(void)
+{
+	WRITE_ONCE(in_handler, 0);
+}
+
+#ifdef __SANITIZE_THREAD__
+#define NEEDS_HANDLER() SKIP(return, "ThreadSanitizer puts signals off until the call has ended")
+#else
+#define NEEDS_HANDLER() do { } while (0)
+#endif
+
 static struct worker *intruder;
 static int prepares, parents;
 
@@ -225,6 +273,53 @@ TEST_F(own, next_fork_after_a_spoiled_copy)
 	EXPECT_EQ(0, reap(finish(&self->b)));
 }
 
+/* It may be a fork that has what the copy needs; that must have its turn. */
+static void wait_for_fork(void)
+{
+	if (__atomic_fetch_add(&prepares, 1, __ATOMIC_SEQ_CST))
+		return;
+	start(intruder, do_fork, NULL);
+	wait_until(!busy(intruder));
+}
+
+TEST_F(own, late_copy_lets_a_fork_in)
+{
+	intruder = &self->a;
+	before_copy = wait_for_fork;
+	ASSERT_EQ(0, set_times(10, 40));
+	EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
+	EXPECT_EQ(0, reap(finish(&self->a)));
+	EXPECT_EQ(3, prepares);
+}
+
+static int child_untouched(void)
+{
+	return READ_ONCE(half_done);
+}
+
+static long do_fork_inside(void *unused)
+{
+	return forked(fork(), child_untouched);
+}
+
+/* Nor does the intruder wait for the end of a phase that waits for the late one. */
+TEST_F(own, late_copy_lets_the_drain_yield)
+{
+	struct worker c;
+
+	ASSERT_EQ(0, worker_spawn(&c));
+	intruder = &self->a;
+	before_copy = wait_for_intruder;
+	after_copy = end_intruder;
+	ASSERT_EQ(0, set_times(10, 40));
+	ASSERT_EQ(0, run(&self->b, do_enter, ARG(FILES)));
+	start(&c, do_prepare, ARG(FILES));
+	ASSERT_TRUE(wait_until(worker_waits(&c, 1)));
+	EXPECT_EQ(0, reap(run(&self->b, do_fork_inside, NULL)));
+	EXPECT_EQ(0, run(&self->b, do_leave, ARG(FILES)));
+	EXPECT_EQ(0, finish(&c));
+}
+
 /* A time that a copy has once taken is no reason to spoil the next one. */
 static void be_slow(void)
 {
@@ -264,7 +359,7 @@ TEST_F(own, slow_copies)
  * A fork in a signal handler, between the last look at the ticket and the copy
  */
 
-static long handler_result;
+static long handler_result, handler_forkers;
 
 static void fork_handler(int sig)
 {
@@ -299,6 +394,7 @@ static void handler_intrudes(int sig)
 	/* It would wait for the intruder; who leaves when it has come that far. */
 	run(intruder, do_end_work, ARG(BOTH));
 	handler_result = reap(do_fork(NULL));
+	handler_forkers = gate_state().forkers;
 	run(intruder, do_work, ARG(BOTH));
 }
 
@@ -315,7 +411,51 @@ TEST_F(own, fork_in_a_handler_of_a_spoiled_copy)
 	EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
 	EXPECT_EQ(0, handler_result);
 	EXPECT_EQ(3, prepares);
+	EXPECT_EQ(0, handler_forkers);	/* it had its own ticket */
 	EXPECT_EQ(0, gate_state().forkers);
+}
+
+/* Many copies later, the word of the outer one is still its own. */
+static int *seen;
+
+static int child_tells(void)
+{
+	if (READ_ONCE(half_done))
+		*seen = 1;
+	return 0;
+}
+
+static long do_fork_told(void *unused)
+{
+	return forked(fork(), child_tells);
+}
+
+static void fork_much(int sig)
+{
+	the_gate()->copy += COPIES - 1;
+	handler_result = reap(do_fork(NULL));
+	start(intruder, do_work, ARG(BOTH));
+	wait_until(!busy(intruder));
+}
+
+TEST_F(own, word_of_a_copy_is_not_used_again)
+{
+	struct sigaction action = { .sa_handler = fork_much };
+
+	seen = mmap(NULL, sizeof(*seen), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		    -1, 0);
+	ASSERT_NE(MAP_FAILED, seen);
+	intruder = &self->a;
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	before_copy = raise_once;
+	parents = -1;	/* of the handler's fork */
+	after_copy = wait_for_child;
+	handler_result = -1;
+	ASSERT_EQ(0, set_times(10, 40));
+	EXPECT_EQ(0, reap(run(&self->b, do_fork_told, NULL)));
+	EXPECT_EQ(0, handler_result);
+	EXPECT_EQ(3, prepares);
+	EXPECT_EQ(0, *seen);
 }
 
 /* The child of a fork in a handler is still in the fork that it interrupted. */
@@ -453,6 +593,12 @@ TEST_F(own, threads_end_inside)
 	EXPECT_EQ(0, gate_state().holders_count);
 }
 
+static void *end_with_ticket(void *unused)
+{
+	forkgate_prepare(BOTH, NULL);
+	return NULL;
+}
+
 static void *look_at_depth(void *unused)
 {
 	forkgate_enter(FILES);
@@ -481,6 +627,26 @@ TEST_F(own, memory_of_a_thread_is_used_again)
 	EXPECT_EQ(1, gate_state().abandoned);
 }
 
+/* and of one that ended with the ticket, long before that expires */
+TEST_F(own, memory_of_a_forker_is_used_again)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	void *stack;
+
+	ASSERT_EQ(0, set_times(3600 * 1000, 3600 * 1000));
+	stack = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, stack);
+	pthread_attr_init(&attr);
+	pthread_attr_setstack(&attr, stack, 1 << 20);
+	ASSERT_EQ(0, pthread_create(&thread, &attr, end_with_ticket, NULL));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(1, gate_state().forkers);
+	ASSERT_EQ(0, pthread_create(&thread, &attr, look_at_depth, NULL));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, run(&self->a, do_prepare, ARG(BOTH)));
+}
+
 /* Slots of threads that have ended are used again before there are more units. */
 TEST_F(own, slots_are_used_again)
 {
@@ -501,13 +667,6 @@ TEST_F(own, slots_are_used_again)
 	}
 	EXPECT_GE(2 * FORKGATE_UNIT_SLOTS, __forkgate_own->kept.slots);
 	EXPECT_EQ(0, reap(do_fork(NULL)));
-}
-
-/* A thread that ended with the ticket */
-static void *end_with_ticket(void *unused)
-{
-	forkgate_prepare(BOTH, NULL);
-	return NULL;
 }
 
 TEST_F(own, thread_ends_with_the_ticket)
@@ -599,6 +758,50 @@ TEST_F(own, released_before_the_next_phase)
 	EXPECT_EQ(0, finish(&self->b));
 }
 
+TEST_F(own, released_goes_in_before_the_next_phase)
+{
+	struct worker c;
+
+	NEEDS_HANDLER();
+	ASSERT_EQ(0, worker_spawn(&c));
+	ASSERT_EQ(0, set_times(10, 3600 * 1000));
+	ASSERT_EQ(0, run(&self->a, do_prepare, ARG(BOTH)));
+	start(&c, do_enter, ARG(BOTH));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	ASSERT_TRUE(hold_worker(&c, 0));
+	EXPECT_EQ(0, run(&self->a, do_release, NULL));
+	start(&self->b, do_prepare, ARG(BOTH));
+	EXPECT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	EXPECT_EQ(0, gate_state().closed);
+	end_hold();
+	EXPECT_EQ(0, finish(&c));
+	EXPECT_EQ(0, run(&c, do_leave, ARG(BOTH)));
+	EXPECT_EQ(0, finish(&self->b));
+}
+
+/* or before the next grant: without patience forks always share the phase */
+TEST_F(own, released_goes_in_before_the_next_grant)
+{
+	const struct timespec time = { .tv_nsec = 50000000 };
+	struct worker c;
+
+	NEEDS_HANDLER();
+	ASSERT_EQ(0, worker_spawn(&c));
+	ASSERT_EQ(0, set_times(0, 3600 * 1000));
+	ASSERT_EQ(0, run(&self->a, do_prepare, ARG(BOTH)));
+	start(&c, do_enter, ARG(BOTH));
+	ASSERT_TRUE(wait_until(gate_state().blocked == 1));
+	ASSERT_TRUE(hold_worker(&c, 0));
+	start(&self->b, do_prepare, ARG(BOTH));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 2)));
+	EXPECT_EQ(0, run(&self->a, do_release, NULL));
+	nanosleep(&time, NULL);	/* it must not use that */
+	end_hold();
+	EXPECT_EQ(0, finish(&c));
+	EXPECT_EQ(0, run(&c, do_leave, ARG(BOTH)));
+	EXPECT_EQ(0, finish(&self->b));
+}
+
 /* Rule 6: forks that were there before the first grant share the phase. */
 TEST_F(own, forks_share_a_phase)
 {
@@ -614,6 +817,166 @@ TEST_F(own, forks_share_a_phase)
 	EXPECT_EQ(0, run(&self->b, do_release, NULL));
 	EXPECT_EQ(0, forkgate_prepare(FILES, NULL));
 	EXPECT_EQ(phases + 1, gate_state().phases);
+}
+
+/* A phase for files, in which @a waits for @b, has had its first grant. */
+static bool begin_phase(struct worker *a, struct worker *b)
+{
+	if (run(b, do_enter, ARG(FILES)))
+		return false;
+	start(a, do_prepare, ARG(FILES));
+	return wait_until(worker_waits(a, 1)) && !forkgate_prepare(MEMORY, NULL) &&
+	       !forkgate_release();
+}
+
+/* After that only such a fork joins that is inside of what others wait for. */
+TEST_F(own, fork_inside_joins_late)
+{
+	ASSERT_EQ(0, set_times(3600 * 1000, 3600 * 1000));
+	ASSERT_TRUE(begin_phase(&self->a, &self->b));
+	EXPECT_EQ(0, run(&self->b, do_prepare, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->b, do_release, NULL));
+	EXPECT_EQ(0, run(&self->b, do_leave, ARG(FILES)));
+	EXPECT_EQ(0, finish(&self->a));
+}
+
+TEST_F(own, fork_inside_of_else_queues)
+{
+	struct worker c;
+
+	ASSERT_EQ(0, worker_spawn(&c));
+	ASSERT_EQ(0, set_times(3600 * 1000, 3600 * 1000));
+	ASSERT_TRUE(begin_phase(&self->a, &self->b));
+	ASSERT_EQ(0, run(&c, do_enter, ARG(MEMORY)));
+	start(&c, do_prepare, ARG(MEMORY));
+	EXPECT_TRUE(wait_until(worker_waits(&c, 2)));
+	EXPECT_EQ(0, run(&self->b, do_leave, ARG(FILES)));
+	EXPECT_EQ(0, finish(&self->a));
+	EXPECT_TRUE(wait_until(worker_waits(&c, 2)));
+	EXPECT_EQ(0, run(&self->a, do_release, NULL));
+	EXPECT_EQ(0, finish(&c));
+}
+
+/* Rule 7: the queue may have a lock that a section needs. */
+TEST_F(own, drain_yields_to_the_queue)
+{
+	struct worker c;
+
+	ASSERT_EQ(0, worker_spawn(&c));
+	ASSERT_EQ(0, set_times(20, 3600 * 1000));
+	ASSERT_TRUE(begin_phase(&self->a, &self->b));
+	EXPECT_EQ(0, run(&c, do_prepare, ARG(MEMORY)));
+	EXPECT_LE(1, gate_state().yields);
+	EXPECT_EQ(0, run(&c, do_release, NULL));
+	EXPECT_EQ(0, run(&self->b, do_leave, ARG(FILES)));
+	EXPECT_EQ(0, finish(&self->a));
+}
+
+/* Rule 6: the queue becomes the next phase, also one that does not look just then. */
+TEST_F(own, queue_becomes_the_next_phase)
+{
+	NEEDS_HANDLER();
+	ASSERT_EQ(0, set_times(3600 * 1000, 3600 * 1000));
+	ASSERT_EQ(0, forkgate_prepare(BOTH, NULL));
+	start(&self->a, do_prepare, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(worker_waits(&self->a, 2)));
+	ASSERT_TRUE(hold_worker(&self->a, 0));
+	EXPECT_EQ(0, forkgate_release());
+	EXPECT_EQ(0, forkgate_prepare(BOTH, NULL));
+	start(&self->b, do_prepare, ARG(FILES));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 3)));
+	EXPECT_EQ(0, forkgate_release());
+	EXPECT_TRUE(wait_until(worker_waits(&self->b, 2)));
+	end_hold();
+	EXPECT_EQ(0, finish(&self->a));
+	EXPECT_EQ(0, run(&self->a, do_release, NULL));
+	EXPECT_EQ(0, finish(&self->b));
+}
+
+/* Rule 6: going in and out of a closed domain inside the other one has an end. */
+TEST_F(own, nested_entries_do_not_come_back)
+{
+	struct worker c;
+
+	ASSERT_EQ(0, worker_spawn(&c));
+	ASSERT_EQ(0, set_times(3600 * 1000, 3600 * 1000));
+	ASSERT_TRUE(begin_phase(&self->a, &self->b));
+	EXPECT_EQ(0, run(&c, do_tryenter, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&c, do_tryenter, ARG(FILES)));
+	EXPECT_EQ(10, run(&c, do_leave, ARG(FILES)));
+	EXPECT_EQ(0, run(&c, do_leave, ARG(MEMORY)));
+	EXPECT_EQ(EBUSY, run(&c, do_tryenter, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->b, do_leave, ARG(FILES)));
+	EXPECT_EQ(0, finish(&self->a));
+	EXPECT_EQ(0, run(&self->a, do_release, NULL));
+	EXPECT_EQ(0, run(&c, do_tryenter, ARG(MEMORY)));
+}
+
+/* Return: whether the scan of a fork has stopped at another's slot. */
+static __attribute__((__no_sanitize_thread__)) bool stopped_at(const struct worker *fork,
+								 const struct worker *at)
+{
+	return READ_ONCE(place_of(fork)->cursor) ==
+	       (__u32)(place_of(at) - __forkgate_own->places);
+}
+
+/* What the scan has passed is looked at again after an entry. */
+TEST_F(own, entry_behind_the_scan)
+{
+	struct worker c;
+
+	ASSERT_EQ(0, worker_spawn(&c));
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(FILES)));
+	ASSERT_EQ(0, run(&self->b, do_enter, ARG(MEMORY)));
+	start(&c, do_prepare, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(worker_waits(&c, 1)));
+	ASSERT_LT(place_of(&self->a), place_of(&self->b));
+	EXPECT_EQ(0, run(&self->a, do_enter, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->b, do_leave, ARG(MEMORY)));
+	EXPECT_TRUE(wait_until(stopped_at(&c, &self->a)));
+	EXPECT_TRUE(busy(&c));
+	EXPECT_EQ(1, run(&self->a, do_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, finish(&c));
+}
+
+/* A handler that forks between L1 and L3 does what L3 would. */
+static long do_half_leave(void *waiter)
+{
+	__u32 event = READ_ONCE(place_of(waiter)->event);
+	const struct timespec no_time = { 0 };
+
+	forkgate_self->depth[0]--;
+	forkgate_prepare(MEMORY, &no_time);
+	return READ_ONCE(place_of(waiter)->event) != event;
+}
+
+TEST_F(own, fork_between_the_steps_of_a_leave)
+{
+	ASSERT_EQ(0, set_times(3600 * 1000, 3600 * 1000));
+	ASSERT_EQ(0, run(&self->a, do_enter, ARG(MEMORY)));
+	start(&self->b, do_prepare, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
+	EXPECT_EQ(1, run(&self->a, do_half_leave, &self->b));
+	run(&self->a, do_release, NULL);
+	EXPECT_EQ(0, finish(&self->b));
+}
+
+/* Rule 4: the sections of a handler end, there is no circle through them. */
+TEST_F(own, no_circle_through_a_handler)
+{
+	NEEDS_HANDLER();
+	ASSERT_EQ(0, set_times(3600 * 1000, 3600 * 1000));
+	ASSERT_EQ(0, run(&self->b, do_enter, ARG(FILES)));
+	start(&self->a, do_prepare, ARG(FILES));
+	ASSERT_TRUE(wait_until(worker_waits(&self->a, 1)));
+	ASSERT_TRUE(hold_worker(&self->a, MEMORY));
+	start(&self->b, do_prepare, ARG(MEMORY));
+	EXPECT_TRUE(wait_until(worker_waits(&self->b, 2)));
+	end_hold();
+	EXPECT_EQ(0, finish(&self->b));
+	EXPECT_EQ(0, run(&self->b, do_release, NULL));
+	EXPECT_EQ(0, run(&self->b, do_leave, ARG(FILES)));
+	EXPECT_EQ(0, finish(&self->a));
 }
 
 /* Rule 5: a thread that is inside may enter more, in a drain. */
@@ -819,6 +1182,21 @@ TEST_F(own, membarrier_is_forbidden_later)
 	EXPECT_EQ(0, run(&self->a, do_leave, ARG(BOTH)));
 	membarrier_error = 0;
 	EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
+}
+
+/* Of two that wait each finds for itself that there is no fence. */
+TEST_F(own, membarrier_is_forbidden_in_a_wait)
+{
+	ASSERT_EQ(0, forkgate_prepare(BOTH, NULL));
+	start(&self->a, do_prepare, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(worker_waits(&self->a, 2)));
+	start(&self->b, do_prepare, ARG(MEMORY));
+	ASSERT_TRUE(wait_until(worker_waits(&self->b, 3)));
+	membarrier_error = EPERM;
+	EXPECT_EQ(0, forkgate_release());
+	EXPECT_EQ(ENOSYS, finish(&self->a));
+	EXPECT_EQ(ENOSYS, finish(&self->b));
+	EXPECT_EQ(0, gate_state().closed);
 }
 
 /*
