@@ -7,6 +7,7 @@
  * device has no permission for it.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -1198,6 +1199,76 @@ TEST_F(own, membarrier_is_forbidden_in_a_wait)
 	EXPECT_EQ(ENOSYS, finish(&self->b));
 	EXPECT_EQ(0, gate_state().closed);
 }
+
+#ifdef PLUGIN
+/*
+ * Plug-ins with a copy of the library of their own
+ */
+
+struct plugin {
+	void *object;
+	int (*enter)(unsigned int domains);
+	void (*leave)(unsigned int domains);
+	int (*protection)(int *reason);
+};
+
+static bool load(struct plugin *plugin, const char *name)
+{
+	plugin->object = dlopen(name, RTLD_NOW);
+	if (!plugin->object)
+		return false;
+	plugin->enter = dlsym(plugin->object, "plugin_enter");
+	plugin->leave = dlsym(plugin->object, "plugin_leave");
+	plugin->protection = dlsym(plugin->object, "plugin_protection");
+	return plugin->enter && plugin->leave && plugin->protection;
+}
+
+static long do_plugin_enter(void *plugin)
+{
+	return ((struct plugin *)plugin)->enter(BOTH);
+}
+
+static long do_plugin_leave(void *plugin)
+{
+	((struct plugin *)plugin)->leave(BOTH);
+	return 0;
+}
+
+TEST_F(own, unloaded_copy)
+{
+	struct plugin plugin;
+	int i, reason;
+
+	for (i = 0; i < 3; i++) {
+		ASSERT_TRUE(load(&plugin, PLUGIN));
+		EXPECT_EQ(FORKGATE_BY_LIBRARY, plugin.protection(&reason));
+		EXPECT_EQ(0, run(&self->a, do_plugin_enter, &plugin));
+		EXPECT_EQ(1, gate_state().holders_count);
+		start(&self->b, do_fork, NULL);
+		EXPECT_TRUE(wait_until(worker_waits(&self->b, 1)));
+		EXPECT_EQ(0, run(&self->a, do_plugin_leave, &plugin));
+		EXPECT_EQ(0, reap(finish(&self->b)));
+		ASSERT_EQ(0, dlclose(plugin.object));
+		EXPECT_EQ(NULL, dlopen(PLUGIN, RTLD_NOW | RTLD_NOLOAD));
+		EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
+	}
+}
+
+/* One that this one's gate does not fit has none. */
+TEST_F(own, copy_of_another_generation)
+{
+	struct plugin plugin;
+	int reason;
+
+	ASSERT_TRUE(load(&plugin, OTHER_PLUGIN));
+	EXPECT_EQ(FORKGATE_UNPROTECTED, plugin.protection(&reason));
+	EXPECT_EQ(ENOTSUP, reason);
+	EXPECT_EQ(0, run(&self->a, do_plugin_enter, &plugin));
+	EXPECT_EQ(0, gate_state().holders_count);
+	EXPECT_EQ(0, reap(run(&self->b, do_fork, NULL)));
+	EXPECT_EQ(0, run(&self->a, do_plugin_leave, &plugin));
+}
+#endif
 
 /*
  * A storm

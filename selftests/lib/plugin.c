@@ -8,6 +8,7 @@
 int plugin_enter(unsigned int domains);
 void plugin_leave(unsigned int domains);
 struct forkgate_slot **plugin_self(void);
+int plugin_protection(int *reason);
 
 int plugin_enter(unsigned int domains)
 {
@@ -22,4 +23,9 @@ void plugin_leave(unsigned int domains)
 struct forkgate_slot **plugin_self(void)
 {
 	return &forkgate_self;
+}
+
+int plugin_protection(int *reason)
+{
+	return forkgate_protection(reason);
 }

@@ -193,19 +193,20 @@ static int find_device(void)
 /* Rule 16: the gate of another copy of the library, or a new one */
 static int find_own(struct own_gate *own)
 {
-	struct own_gate *none = NULL;
+	struct own_gate *none = NULL, *made = NULL;
 	int err;
 
 	if (!own) {
-		err = __forkgate_gate_make(&own);
+		err = __forkgate_gate_make(&made);
 		if (err)
 			return err;
+		own = made;
 	}
-	/* A signal handler may have been faster, and have found the same one. */
+	/* A signal handler may have been faster. */
 	if (!__atomic_compare_exchange_n(&__forkgate_own, &none, own, false,
 					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) &&
-	    none != own)
-		munmap(own, sizeof(*own));
+	    made)
+		munmap(made, sizeof(*made));
 	__atomic_store_n(&map, own_gate()->units, __ATOMIC_RELEASE);
 	return 0;
 }
