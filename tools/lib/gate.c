@@ -700,9 +700,13 @@ static int join(struct own_gate *own, struct place *fork, __u64 time)
 	__u32 need = fork->need;
 	struct place *other;
 
+	if (!gate->closed && gate->pending)
+		return 0;
+	if (gate->closed && gate->granted && !is_member(gate, fork) &&
+	    own->kept.policy.patience && !(inside(slot_of(own, fork)) & gate->closed))
+		return 0;
+
 	if (!gate->closed) {
-		if (gate->pending)
-			return 0;
 		gate->phase++;
 		gate->granted = false;
 		gate->patience = 0;
@@ -712,9 +716,6 @@ static int join(struct own_gate *own, struct place *fork, __u64 time)
 			take_part(gate, other);
 			need |= other->need;
 		}
-	} else if (!is_member(gate, fork) && gate->granted && own->kept.policy.patience &&
-		   !(inside(slot_of(own, fork)) & gate->closed)) {
-		return 0;
 	} else {
 		take_part(gate, fork);
 	}
@@ -795,8 +796,10 @@ static bool in_a_circle(struct own_gate *own, struct place *fork)
 			if (waits_for(own, other, fork))
 				return true;
 			for (next = own->gate.forks; next; next = next->next)
-				if (next != fork && !next->reached && waits_for(own, other, next))
-					next->reached = more = true;
+				if (next != fork && !next->reached && waits_for(own, other, next)) {
+					next->reached = true;
+					more = true;
+				}
 		}
 	}
 	return false;
