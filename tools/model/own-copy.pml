@@ -5,38 +5,39 @@
 #define NT	3
 #define NC	4
 #define HANDLER	3		/* in thread 0 */
+#ifdef SIGNALS
+#define WORDS	2
+#endif
+#ifdef WIDER
+#define NEED	BOTH
+#else
+#define NEED	M
+#endif
 #include "own.pml"
 
 bool handling;
 byte libc;			/* a lock that a fork takes after its ticket was verified: who has it, plus 1 */
 bool child[NC];			/* the child of this copy has not judged it */
 
-/* the child has come so far, or its parent has waited for it: what becomes of it is known */
+/* The child has come so far. Who finds another copy in its word is complete: else it would have been killed before. */
 inline child_judges(c)
 {
 	judge(c);
-	exclusion = !k || !E[c].dirty;
+	exclusion = !(k || E[c].word == REUSED) || !E[c].dirty;
 	assert(exclusion);
 	child[c] = false
 }
 
-/* in the parent, when the call has returned; spoiled copies are thrown away before the ticket ends */
+/* in the parent, when the call has returned */
 inline parent_judges(c, t)
 {
 	d_step {
+		copied(c, t);
 		if
-		:: child[c] && (E[c].word != SPOILED || mutant(OWN_SPOILED_KEPT)) ->
-			E[c].word = (E[c].word == RUNS -> COMPLETE : E[c].word);
+		:: child[c] && (lives || mutant(OWN_SPOILED_KEPT)) ->
 			exclusion = !E[c].dirty;
 			assert(exclusion);
 			child[c] = false
-		:: else
-		fi;
-		lives = (E[c].word != SPOILED);
-		E[c].word = (child[c] -> E[c].word : 0);
-		if
-		:: holder == t && !IS_INNER(c, t) && lives ->
-			end_ticket()
 		:: else
 		fi;
 		skip
@@ -45,10 +46,6 @@ inline parent_judges(c, t)
 		child[c] = false;	/* killed, if it is spoiled */
 		E[c].word = 0;
 		E[c].dirty = false;
-		if
-		:: holder == t && !IS_INNER(c, t) && !lives -> end_ticket()
-		:: else
-		fi;
 		skip
 	}
 }
@@ -112,8 +109,8 @@ end:	do
 active proctype Handler()
 {
 end:	do
-	:: d_step { !handling && libc != 1 && !E[0].copies && !child[0] -> handling = true };
-		fork(HANDLER, 0, M, false);
+	:: d_step { !handling && libc != 1 && !E[0].copies -> handling = true };
+		fork(HANDLER, 0, NEED, false);
 		handling = false
 	:: break
 	od

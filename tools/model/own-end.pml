@@ -4,6 +4,7 @@
  */
 #define NT	3
 #define NC	3
+#define LOST(t)	T[t].ended
 #include "own.pml"
 
 /* do_register() in the memory of a thread that has ended */
@@ -12,10 +13,6 @@ inline register(t)
 	d_step {
 		T[t].ended = false;
 		forget(t);
-		if
-		:: mutant(OWN_FORGETS_SILENT)
-		:: else -> wake_for(t); settle()
-		fi;
 		skip
 	}
 }
@@ -49,11 +46,7 @@ end:	do
 		:: else -> E[0].result = WAITS
 		fi
 	/* polls, and ends */
-	:: d_step { prepare_at_once(0, 0, M); skip };
-		if
-		:: d_step { LOOKS(0, 0) -> look(0, 0, M); skip }
-		:: E[0].result != WAITS
-		fi;
+	:: poll(0, 0, M);
 		if
 		:: E[0].result == GRANTED -> copy(0, 0, M)
 		:: E[0].result == EDEADLK -> E[0].result = WAITS

@@ -80,6 +80,7 @@ inline look_in_steps(me)
 	d_step {
 		LOOKS(me, me) && FREE ->
 			locked = true;
+			tick();
 			if
 			:: !T[me].need -> add_fork(me, me, M)
 			:: else
@@ -88,7 +89,7 @@ inline look_in_steps(me)
 			join(me);
 			fences = T[me].member && !closed && !mutant(OWN_NO_FENCE);
 			if
-			:: T[me].member && !mutant(OWN_FENCE_FIRST) -> close_gate()
+			:: T[me].member && !mutant(OWN_FENCE_FIRST) -> close_gate(me)
 			:: else
 			fi;
 			at = 0;
@@ -102,10 +103,10 @@ inline look_in_steps(me)
 	d_step {
 		locked ->
 		if
-		:: T[me].member && mutant(OWN_FENCE_FIRST) -> close_gate()
+		:: T[me].member && mutant(OWN_FENCE_FIRST) -> close_gate(me)
 		:: else
 		fi;
-		scans = IN_PHASE(me) && (holder == NONE || mutant(OWN_TWO_TICKETS)) && PASSES(me);
+		scans = MAY_GRANT(me);
 		at = (T[me].rescan || !scans -> 0 : T[me].cursor);
 		T[me].rescan = T[me].rescan && !scans;
 		skip

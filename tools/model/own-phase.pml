@@ -4,6 +4,9 @@
  */
 #define NT	4
 #define NC	4
+#ifdef POLLED
+#define LOST(t)	(t == 0 && T[t].polled)
+#endif
 #include "own.pml"
 
 proctype Section(byte me; byte a; byte b)
@@ -58,6 +61,35 @@ end:	do
 	od
 }
 
+/* polls for a ticket, goes in and out of sections meanwhile, and forks inside or not */
+proctype Poller(byte me; byte a; byte need)
+{
+	bool in;
+end:	do
+	:: d_step { !in -> skip }; enter(me, a); in = true
+	:: d_step { in -> skip }; leave(me, a); in = false
+	:: poll(me, me, need);
+		if
+		:: E[me].result == GRANTED -> copy(me, me, need)
+		:: else -> E[me].result = WAITS
+		fi
+	:: !in -> break
+	od
+}
+
+/* forks without end inside a section */
+proctype Stayer(byte me; byte a; byte need)
+{
+	enter(me, a);
+	do
+	::	prepare(me, me, need);
+		if
+		:: E[me].result == GRANTED -> copy(me, me, need)
+		:: else -> E[me].result = WAITS
+		fi
+	od
+}
+
 #if defined(YIELD) || defined(QUEUE)
 bool lock;
 
@@ -96,7 +128,7 @@ end:	do
 init {
 	atomic {
 		run Clock();
-#ifdef LIMIT
+#ifdef NESTER
 		run Forker(0, 0, BOTH);
 		run Forker(1, 0, F);
 		run Nester(2, M, F, BOTH)
@@ -118,6 +150,15 @@ init {
 		run Forker(1, F, BOTH);
 		run Forker(2, 0, F);
 		run Section(3, M, 0)
+#elif defined(STAYS)
+		run Section(0, F, 0);
+		run Stayer(1, M, F);
+		run Stayer(2, M, F);
+		run Forker(3, 0, M)
+#elif defined(POLLED)
+		run Poller(0, F, M);
+		run Forker(1, M, F);
+		run Section(2, M, 0)
 #else
 		run Section(0, M, F);
 		run Section(1, F, M);

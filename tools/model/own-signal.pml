@@ -5,14 +5,24 @@
 #define NT	3
 #define NC	4
 #define HANDLER	3		/* in thread 0 */
-#include "own.pml"
-
 bool handling;
+#ifndef NO_LOSS
+#define LOST(t)	(handling && t == 0 && T[t].asker == t)
+#endif
+#include "own.pml"
 
 active proctype Interrupted() provided (!handling)
 {
 end:	do
-	:: enter(0, M); leave(0, M)
+	:: enter(0, M);
+#ifdef INSIDES
+		prepare(0, 0, M);
+		if
+		:: E[0].result == GRANTED -> copy(0, 0, M)
+		:: else -> E[0].result = WAITS
+		fi;
+#endif
+		leave(0, M)
 #ifdef FORKS
 	:: prepare(0, 0, M);
 		if

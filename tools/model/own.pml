@@ -10,7 +10,14 @@
  * What the gate does with its lock held is one step here. Time is not in it: what is due with time may come as soon as
  * somebody sleeps who would wake for it (Clock). The sleep of a fork ends with its event alone: that it also looks every
  * LOOK would hide that nobody wakes it. Order and numbers are not in it either, but what the code makes of them: who is
- * released, whom the limit of the phase lets pass, whose scan has to start again.
+ * released, whose scan has to start again, which copies were begun with the ticket.
+ *
+ * They may also define
+ *
+ *	PATIENCE	false: patience is 0
+ *	DUE		patience is over: each who takes the lock yields first, if that may be; it is with patience 0
+ *	LOST(t)		thread t keeps its place, but does not look, and may lose it
+ *	WORDS		how many words there are for copies; without it each code has one of its own
  */
 #include "mutants.h"
 
@@ -18,11 +25,6 @@
 #define F		2
 #define BOTH		3
 #define NONE		NT
-
-/* gate->holding */
-#define TICKET		0
-#define COPYING		1
-#define LATE		2
 
 /* of a fork */
 #define WAITS		0
@@ -38,13 +40,26 @@
 #define RUNS		1
 #define COMPLETE	2
 #define SPOILED		3
+#define REUSED		4	/* its word is another's */
 
 #define OWNER(c)	((c) < NT -> (c) : 0)
+
+#ifndef PATIENCE
+#define PATIENCE	true
+#endif
+#ifndef DUE
+#define DUE		!PATIENCE
+#endif
+#ifndef LOST
+#define LOST(t)		false
+#endif
 
 typedef Place {
 	byte m, f;		/* levels of the slot */
 	byte need;
-	bool member, within;	/* of the phase; limit does not keep it out */
+	bool member;		/* of the phase */
+	bool polled;		/* its code runs */
+	byte inside;		/* what the code that waits is inside of */
 	bool woken;		/* its event has changed since it looked */
 	bool rescan;		/* seen != admitted */
 	byte cursor;
@@ -58,17 +73,21 @@ typedef Entry {
 	bool newcomer, woken, timed;
 	byte in;		/* what the code holds to be inside of: ghost */
 	byte result;		/* of its fork */
-	byte word;		/* of the copy that it makes; each has one of its own here. 0: none, or judged */
+	byte word;		/* of the copy that it makes. 0: none, or its parent is done with it */
+	bool with;		/* the copy was begun with the ticket that is held: number >= first_copy */
+#ifdef WORDS
+	byte at;		/* which word */
+#endif
 	byte copies;		/* domains that are being copied: ghost */
 	bool dirty		/* another thread was inside meanwhile: ghost */
 };
 
 Place T[NT];
 Entry E[NC];
-byte closed, holder = NONE, holding, holder_need, blocked, pending;
-bool granted, limited, strict;
-hidden byte i, j, k, circle;
-hidden byte exclusion, passes, lives;
+byte closed, holder = NONE, holder_need, blocked, pending;
+bool copying, granted, strict;
+hidden byte i, j, k, circle, sections[NT], ghost;
+hidden byte exclusion, passes, truly, handover, outlasts, lives;
 
 #define INSIDE(t)	((T[t].m > 0) | ((T[t].f > 0) << 1))
 /* in the headers of the units */
@@ -115,7 +134,6 @@ inline release_blocked()
 {
 	pending = pending + blocked;
 	blocked = 0;
-	limited = false;
 	i = 0;
 	do
 	:: i < NC -> E[i].state = (E[i].state == BLOCKED -> RELEASED : E[i].state); i++
@@ -126,7 +144,7 @@ inline release_blocked()
 
 inline settle()
 {
-	k = (holder != NONE && holding != LATE -> holder_need : 0);
+	k = (holder != NONE -> holder_need : 0);
 	i = 0;
 	do
 	:: i < NT -> k = k | (T[i].need && T[i].member -> T[i].need : 0); i++
@@ -140,7 +158,7 @@ inline settle()
 		:: else -> wake_blocked()
 		fi
 	fi;
-	strict = strict && k;
+	strict = strict && (k || mutant(OWN_STAYS_STRICT));
 	set_closed(k);
 	if
 	:: mutant(OWN_FORKS_UNWOKEN)
@@ -152,7 +170,8 @@ inline remove_fork(t)
 {
 	T[t].need = 0;
 	T[t].member = false;
-	T[t].within = false;
+	T[t].polled = false;
+	T[t].inside = 0;
 	T[t].woken = false;
 	T[t].rescan = false;
 	T[t].cursor = 0
@@ -160,36 +179,29 @@ inline remove_fork(t)
 
 inline end_ticket()
 {
-	if
-	:: blocked && !limited ->
-		limited = true;
-		i = 0;
-		do
-		:: i < NT -> T[i].within = T[i].need > 0; i++
-		:: else -> break
-		od
-	:: else
-	fi;
 	holder = NONE;
 	holder_need = 0;
-	holding = TICKET;
+	copying = false;
 	settle()
 }
 
 /*
  * What is due. Whoever sleeps wakes for it, if it knew of a time when it went to sleep.
  */
-#define TIMED_FORK(t)	(T[t].need && !T[t].ended)
+#define TIMED_FORK(t)	(T[t].need && !LOST(t))
 #define TIMED_ENTRY(c)	(E[c].state && E[c].timed)
 #define SOMEBODY_WAKES	(TIMED_FORK(0) || TIMED_FORK(1) || TIMED_FORK(NT / 2) || TIMED_FORK(NT - 1) || \
 			 TIMED_ENTRY(0) || TIMED_ENTRY(1) || TIMED_ENTRY(NC / 2) || TIMED_ENTRY(NC - 1))
 
-/* all copies with the ticket of t */
-inline spoil(t)
+/* spoil_copies() */
+inline spoil()
 {
 	i = 0;
 	do
-	:: i < NC -> E[i].word = (OWNER(i) == t && E[i].word == RUNS -> SPOILED : E[i].word); i++
+	:: i < NC ->
+		E[i].word = (E[i].with && E[i].word == RUNS && !mutant(OWN_LATE_UNJUDGED) -> SPOILED : E[i].word);
+		E[i].with = false;
+		i++
 	:: else -> break
 	od
 }
@@ -197,16 +209,24 @@ inline spoil(t)
 /* forks wait for the next phase */
 #define IN_QUEUE(t)	(T[t].need && !T[t].member)
 #define QUEUED		(IN_QUEUE(0) || IN_QUEUE(1) || IN_QUEUE(NT / 2) || IN_QUEUE(NT - 1))
+#define MAY_YIELD	(closed && holder == NONE && !mutant(OWN_NO_YIELD) && \
+			 (blocked || QUEUED && granted && !mutant(OWN_YIELD_KEEPS_QUEUE)))
 
-inline go_late()
+inline yields()
+{
+	granted = granted && mutant(OWN_YIELD_KEEPS_QUEUE);
+	release_blocked();
+	if
+	:: mutant(OWN_YIELD_SILENT)
+	:: else -> wake_forks()
+	fi
+}
+
+inline tick()
 {
 	if
-	:: mutant(OWN_LATE_UNJUDGED)
-	:: else -> spoil(holder)
-	fi;
-	if
-	:: mutant(OWN_LATE_HOLDS) -> holding = LATE; settle()
-	:: else -> end_ticket()
+	:: DUE && MAY_YIELD -> yields()
+	:: else
 	fi
 }
 
@@ -214,27 +234,28 @@ proctype Clock()
 {
 end:	do
 	:: d_step {
-		FREE && SOMEBODY_WAKES && holder != NONE && holding == TICKET && !mutant(OWN_NO_EXPIRY) ->
+		FREE && SOMEBODY_WAKES && holder != NONE && !copying && !mutant(OWN_NO_EXPIRY) ->
 			T[holder].expired = true;
 			end_ticket();
 			skip
 	   }
 	:: d_step {
-		FREE && SOMEBODY_WAKES && holder != NONE && holding == COPYING && !mutant(OWN_NO_LATE) -> go_late();
+		FREE && SOMEBODY_WAKES && holder != NONE && copying && !mutant(OWN_NO_LATE) ->
+			spoil();
+			end_ticket();
+			skip
+	   }
+	:: d_step {
+		FREE && SOMEBODY_WAKES && T[0].need && LOST(0) && !mutant(OWN_PLACE_STAYS) ->
+			remove_fork(0);
+			settle();
 			skip
 	   }
 #ifndef NO_YIELDS
-	:: d_step {
-		FREE && SOMEBODY_WAKES && closed && holder == NONE && (blocked || QUEUED && granted && !mutant(OWN_YIELD_KEEPS_QUEUE)) && !mutant(OWN_NO_YIELD) ->
-			release_blocked();
-			granted = granted && mutant(OWN_YIELD_KEEPS_QUEUE);
-			wake_forks();
-			skip
-	   }
-	:: d_step {
-		FREE && SOMEBODY_WAKES && pending -> pending = 0; wake_forks();
-			skip
-	   }
+	:: d_step { FREE && SOMEBODY_WAKES && MAY_YIELD -> yields(); skip }
+#endif
+#if !defined(NO_YIELDS) || defined(HANDLER)
+	:: d_step { FREE && SOMEBODY_WAKES && pending -> pending = 0; wake_forks(); skip }
 #endif
 	od
 }
@@ -245,8 +266,8 @@ end:	do
 
 #define may_enter(c, t, domains) \
 	(holder == t && !mutant(OWN_HOLDER_KEPT_OUT) || \
-	 !(holder != NONE && holding != LATE && (holder_need & (domains)) && !mutant(OWN_TICKET_IGNORED)) && \
-	 (!(PUBLISHED & (domains)) || !E[c].newcomer || E[c].state == RELEASED))
+	 !(holder != NONE && (holder_need & (domains)) && !mutant(OWN_TICKET_IGNORED)) && \
+	 (!(PUBLISHED & (domains)) || !E[c].newcomer || !PATIENCE || E[c].state == RELEASED))
 
 #define only(t, domains) \
 	(T[t].m == ((domains) & M) && T[t].f == (domains) >> 1)
@@ -285,13 +306,15 @@ inline admit(c, t, domains)
 	goes_in(c, t, domains)
 }
 
-#define TIMED	(holder != NONE && holding != LATE || holder == NONE && closed && blocked || pending || \
+#define TIMED	(holder != NONE || closed && blocked || pending || \
 		 T[0].need || T[1].need || T[NT / 2].need || T[NT - 1].need)
 
 /* the first part of enter(): the levels are counted */
 inline come_in(c, t, domains)
 {
-	E[c].newcomer = (mutant(OWN_NESTED_KEPT_OUT) || only(t, domains)) && !T[t].need;
+	tick();
+	E[c].newcomer = (mutant(OWN_NESTED_KEPT_OUT) || only(t, domains)) &&
+			(!T[t].need || mutant(OWN_WAITER_KEPT_OUT));
 	if
 	:: may_enter(c, t, domains) -> admit(c, t, domains); E[c].newcomer = false
 	:: else ->
@@ -316,13 +339,19 @@ inline come_in(c, t, domains)
 inline look_again(c, t, domains)
 {
 	E[c].woken = false;
+	tick();
 	if
 	:: may_enter(c, t, domains) ->
 		if
 		:: E[c].state == BLOCKED -> blocked--
 		:: else ->
 			if
-			:: pending == 1 -> pending = 0; wake_forks()
+			:: pending == 1 ->
+				pending = 0;
+				if
+				:: mutant(OWN_COUNTS_SILENT)
+				:: else -> wake_forks()
+				fi
 			:: pending > 1 -> pending--
 			:: else
 			fi
@@ -395,7 +424,6 @@ inline add_fork(c, t, domains)
 {
 	T[t].need = domains;
 	T[t].member = false;
-	T[t].within = false;
 	T[t].rescan = true;
 	T[t].cursor = 0;
 	T[t].expired = false;
@@ -419,9 +447,14 @@ inline join(t)
 	:: closed == 0 ->
 		if
 		:: pending && !mutant(OWN_PHASE_EARLY)
-		:: else -> granted = false; limited = false; strict = false; T[t].member = true; all_join()
+		:: else ->
+			handover = (pending == 0);
+			assert(handover);
+			granted = false;
+			T[t].member = true;
+			all_join()
 		fi
-	:: closed && !T[t].member && granted && !mutant(OWN_JOINS_LATE) &&
+	:: closed && !T[t].member && granted && PATIENCE && !mutant(OWN_JOINS_LATE) &&
 		(!(INSIDE(t) & (mutant(OWN_QUEUE_LAX) -> BOTH : closed)) || mutant(OWN_INSIDE_QUEUES))
 	:: else -> T[t].member = true
 	fi
@@ -442,24 +475,43 @@ inline all_idle(t)
 
 inline forget(t)
 {
+	k = (T[t].need || holder == t);
 	holder_need = (holder == t -> 0 : holder_need);
 	holder = (holder == t -> NONE : holder);
 	remove_fork(t);
 	T[t].m = 0;
 	T[t].f = 0;
 	E[t].in = 0;
-	T[t].expired = false
+	T[t].expired = false;
+	if
+	:: mutant(OWN_FORGETS_SILENT)
+	:: else ->
+		wake_for(t);
+		if
+		:: k -> settle()
+		:: else
+		fi
+	fi
 }
 
-/* Who is inside of what needs idle; is the fork, too? Into k */
-inline in_a_circle(t)
+/* waits_for() */
+#define WAITS_FOR(x, y) \
+	((x) != (y) && T[x].need && T[y].need && (T[x].need & sections[y]) && \
+	 (T[x].rescan || T[x].cursor <= (y) || mutant(OWN_CIRCLE_PASSED) && !ghost))
+#define FROM		(i / NT)
+#define TO		(i % NT)
+
+/* Does fork t wait, through others, for itself? Into k */
+inline reaches_itself(t)
 {
-	k = T[t].need;
+	circle = 0;
 	do
-	:: circle = k;
+	:: k = circle;
 		i = 0;
 		do
-		:: i < NT -> k = k | (i != t && T[i].need && (INSIDE(i) & k) -> T[i].need : 0); i++
+		:: i < NT * NT ->
+			circle = circle | (((FROM == t || circle >> FROM & 1) && WAITS_FOR(FROM, TO)) << TO);
+			i++
 		:: else -> break
 		od;
 		if
@@ -467,23 +519,51 @@ inline in_a_circle(t)
 		:: else
 		fi
 	od;
-	circle = k;
-	k = 0;
+	k = circle >> t & 1
+}
+
+inline in_a_circle(t)
+{
+	ghost = false;
 	i = 0;
 	do
-	:: i < NT -> k = k | (i != t && T[i].need && (INSIDE(i) & circle) && (T[i].need & INSIDE(t))); i++
+	:: i < NT ->
+		sections[i] = (T[i].polled && !mutant(OWN_POLLED_STALE) || mutant(OWN_CIRCLE_HANDLER) ->
+			INSIDE(i) : T[i].inside);
+		i++
 	:: else -> break
-	od
+	od;
+	reaches_itself(t)
+}
+
+/* The same with what the code that sleeps cannot leave: its own sections, and all of the code that it has interrupted. */
+inline check_circle(t)
+{
+	ghost = true;
+	i = 0;
+	do
+	:: i < NT -> sections[i] = (T[i].asker == i && !T[i].polled -> E[i].in : INSIDE(i)); i++
+	:: else -> break
+	od;
+	reaches_itself(t);
+	truly = k;
+	assert(truly)
 }
 
 #define IN_PHASE(t)	(T[t].member && closed)
-#define PASSES(t)	(!limited || T[t].within || ((INSIDE(t) & closed) && !mutant(OWN_LIMIT_INSIDE)))
+#define MAY_GRANT(t)	((IN_PHASE(t) || mutant(OWN_QUEUE_GRANTED)) && (holder == NONE || mutant(OWN_TWO_TICKETS)) && \
+			 (!pending || mutant(OWN_GRANT_EARLY)))
 
 inline grant(t)
 {
 	holder = t;
-	holding = TICKET;
+	copying = false;
 	holder_need = T[t].need;
+	i = 0;
+	do
+	:: i < NC -> E[i].with = false; i++
+	:: else -> break
+	od;
 	granted = true;
 	T[t].expired = false;
 	E[T[t].asker].result = GRANTED;
@@ -501,7 +581,7 @@ inline give_up(t, why)
 	fi
 }
 
-inline close_gate()
+inline close_gate(t)
 {
 	k = closed;
 	i = 0;
@@ -510,7 +590,7 @@ inline close_gate()
 	:: else -> break
 	od;
 	if
-	:: k != closed && !mutant(OWN_CLOSES_SILENT) -> wake_forks()
+	:: k != closed && !mutant(OWN_CLOSES_SILENT) -> wake_forks(); T[t].woken = false
 	:: else
 	fi;
 	set_closed(k)
@@ -519,6 +599,7 @@ inline close_gate()
 /* once round the loop of prepare() */
 inline look(c, t, domains)
 {
+	tick();
 	if
 	:: T[t].need && T[t].asker != c -> remove_fork(t); settle()
 	:: else
@@ -528,17 +609,20 @@ inline look(c, t, domains)
 	:: else
 	fi;
 	T[t].woken = false;
+	T[t].inside = INSIDE(t);
 	in_a_circle(t);
 	if
-	:: k && !mutant(OWN_NO_CIRCLE) -> give_up(t, EDEADLK)
+	:: k && !mutant(OWN_NO_CIRCLE) ->
+		check_circle(t);
+		give_up(t, EDEADLK)
 	:: else ->
 		join(t);
 		if
-		:: T[t].member -> close_gate()
+		:: T[t].member -> close_gate(t)
 		:: else
 		fi;
 		if
-		:: IN_PHASE(t) && (holder == NONE || mutant(OWN_TWO_TICKETS)) && PASSES(t) ->
+		:: MAY_GRANT(t) ->
 			all_idle(t);
 			if
 			:: j == NT -> grant(t)
@@ -549,26 +633,27 @@ inline look(c, t, domains)
 	fi
 }
 
-/* prepare_at_once(): GRANTED is EALREADY, too */
+/* what prepare() does before that; GRANTED is EALREADY, too */
 inline prepare_at_once(c, t, domains)
 {
+	tick();
 	E[c].result = WAITS;
 	if
-	:: INSIDE(t) || mutant(OWN_FORK_SILENT)
+	:: mutant(OWN_FORK_SILENT)
 	:: else -> wake_for(t)		/* a handler, between L1 and L3 */
 	fi;
 	if
-	:: holder == t && (holder_need & (domains)) == (domains) && holding != LATE -> E[c].result = GRANTED
-	:: holder == t && !((holder_need & (domains)) == (domains) && holding != LATE) ->
+	:: holder == t && (holder_need & (domains)) == (domains) -> E[c].result = GRANTED
+	:: holder == t && (holder_need & (domains)) != (domains) ->
 		if
-		:: holding != TICKET -> spoil(t)
-		:: else
+		:: mutant(OWN_WIDER_UNJUDGED)
+		:: else -> spoil()
 		fi;
 		end_ticket()
 	:: else
 	fi;
 	if
-	:: E[c].result == WAITS && T[t].need -> remove_fork(t); settle()
+	:: E[c].result == WAITS && T[t].need && !(T[t].polled && T[t].need == (domains)) -> remove_fork(t); settle()
 	:: else
 	fi
 }
@@ -585,7 +670,22 @@ inline prepare(c, t, domains)
 	od
 }
 
-/* likewise, but for no longer than the patience */
+/* once; then it does what it likes, and keeps its place */
+inline poll(c, t, domains)
+{
+	d_step {
+		prepare_at_once(c, t, domains);
+		if
+		:: E[c].result == WAITS ->
+			look(c, t, domains);
+			T[t].polled = (T[t].need > 0)
+		:: else
+		fi;
+		skip
+	}
+}
+
+/* as prepare(), but for no longer than the patience */
 inline prepare_timed(c, t, domains)
 {
 	d_step { prepare_at_once(c, t, domains); skip };
@@ -597,13 +697,43 @@ inline prepare_timed(c, t, domains)
 }
 #endif
 
+#ifdef WORDS
+byte user[WORDS], last;
+#define IS_OF(c, w)	(user[w] == (c) && E[c].at == (w) && E[c].word)
+#define IN_USE(w)	(IS_OF(user[w], w) && (E[user[w]].word == RUNS && !mutant(OWN_RUNNING_REUSED) || \
+			 E[user[w]].word == SPOILED && !mutant(OWN_SPOILED_REUSED)))
+inline new_copy(c)
+{
+	j = 0;
+	do
+	:: last = (last + 1) % WORDS;
+		j++;
+		if
+		:: IN_USE(last) && j < WORDS
+		:: else -> break
+		fi
+	od;
+	if
+	:: IS_OF(user[last], last) -> E[user[last]].word = REUSED
+	:: else
+	fi;
+	user[last] = c;
+	E[c].at = last
+}
+#else
+inline new_copy(c) { skip }
+#endif
+
 /* __forkgate_gate_copy(): the ticket is verified. Into result: GRANTED, or why not */
 inline try_copy(c, t, domains)
 {
+	tick();
 	if
 	:: holder == t && (holder_need & (domains)) == (domains) || mutant(OWN_TICKET_TRUSTED) ->
-		E[c].word = (holder == t && holding == LATE -> SPOILED : RUNS);
-		holding = (holder == t && holding != LATE -> COPYING : holding);
+		new_copy(c);
+		E[c].word = RUNS;
+		E[c].with = true;
+		copying = true;
 		E[c].result = GRANTED
 	:: else -> E[c].result = TIMEDOUT
 	fi
@@ -620,24 +750,29 @@ inline begin_copy(c, t, domains)
 	od
 }
 
-/* Into k: whether nobody has said before that it is spoiled */
+/* Into k: whether the copy is complete, as far as its word says */
 inline judge(c)
 {
-	k = (E[c].word != SPOILED);
-	E[c].word = (E[c].word == RUNS -> COMPLETE : E[c].word)
+	E[c].word = (E[c].word == RUNS -> COMPLETE : E[c].word);
+	k = (E[c].word == COMPLETE)
 }
 
-/* the call has returned; what was forked in a handler leaves the ticket to what that has interrupted */
-#define IS_INNER(c, t)	(c != t && E[t].word && !mutant(OWN_INNER_ENDS))
+/* what was forked in a handler leaves the ticket to what that has interrupted, if it is that one's, too */
+#define IS_INNER(c, t)	(c != t && E[t].word && (E[t].with || mutant(OWN_INNER_STALE)) && !mutant(OWN_INNER_ENDS))
+
+/* the call has returned. Into lives: as judge() */
 inline copied(c, t)
 {
+	tick();
 	judge(c);
 	lives = k;
-	E[c].word = 0;
+	E[c].with = false;
 	if
 	:: holder == t && !IS_INNER(c, t) -> end_ticket()
 	:: else
-	fi
+	fi;
+	outlasts = (holder != t || E[t].with);
+	assert(outlasts)
 }
 
 /* verify, copy, and the end of it, where nobody but the parent judges */
@@ -648,6 +783,7 @@ inline copy(c, t, domains)
 	:: d_step { E[c].result == GRANTED -> begin_copy(c, t, domains); skip };
 		d_step {
 			FREE -> copied(c, t);
+			E[c].word = 0;
 			exclusion = !lives || !E[c].dirty;
 			assert(exclusion);
 			E[c].copies = 0;
