@@ -14,6 +14,7 @@
 #include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "gate-internal.h"
@@ -58,6 +59,19 @@ static void look_at(struct search *search, const struct description *note)
 		search->error = ENOTSUP;
 }
 
+/* The loader does not read notes: a damaged file may say that they are anywhere. */
+static bool is_loaded(const struct dl_phdr_info *object, const ElfW(Phdr) * notes)
+{
+	const ElfW(Phdr) * part;
+
+	for (part = object->dlpi_phdr; part < object->dlpi_phdr + object->dlpi_phnum; part++)
+		if (part->p_type == PT_LOAD && notes->p_vaddr >= part->p_vaddr &&
+		    notes->p_vaddr - part->p_vaddr <= part->p_filesz &&
+		    notes->p_memsz <= part->p_filesz - (notes->p_vaddr - part->p_vaddr))
+			return true;
+	return false;
+}
+
 static int look_into(struct dl_phdr_info *object, size_t size, void *search)
 {
 	const ElfW(Phdr) * part;
@@ -66,7 +80,8 @@ static int look_into(struct dl_phdr_info *object, size_t size, void *search)
 
 	(void)size;
 	for (part = object->dlpi_phdr; part < object->dlpi_phdr + object->dlpi_phnum; part++) {
-		if (part->p_type != PT_NOTE || part->p_align > 4)
+		if (part->p_type != PT_NOTE || part->p_align > 4 ||
+		    !is_loaded(object, part))
 			continue;
 		at = object->dlpi_addr + part->p_vaddr;
 		for (end = at + part->p_memsz; at + sizeof(*note) <= end;) {
