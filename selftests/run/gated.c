@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * gated.c - "forkgate run" with the module: what it tells the program's gate, who
- * delays a fork, what users are told, and what it refuses
+ * gated.c - "forkgate run": what it tells the program's gate, who delays a fork,
+ * what users are told, and what it refuses; with the module, and without it as far
+ * as that makes no difference, or a known one
  *
  * The test runs itself under the command: "gated PART" is a program that knows
  * nothing of forkgate and ends with status 0 if all was well.
@@ -16,12 +17,11 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,22 +35,13 @@
  * Parts
  */
 
-static long gate_call(unsigned long request, void *arg)
-{
-	struct forkgate_slot **self = dlsym(RTLD_DEFAULT, "forkgate_self");
-
-	if (!self || !*self)
-		return -1;
-	return syscall(SYS_msync, forkgate_header_of(*self), (long)FORKGATE_UNIT_SIZE,
-		       (long)MS_SYNC, request, arg);
-}
-
 /* policy TIMEOUT PATIENCE ON_TIMEOUT: is it that? */
 static int part_policy(char **argv)
 {
+	int (*get)(struct forkgate_policy *policy) = dlsym(RTLD_DEFAULT, "forkgate_policy_get");
 	struct forkgate_policy policy;
 
-	if (gate_call(FORKGATE_IOC_POLICY_GET, &policy))
+	if (!get || get(&policy))
 		return 1;
 	return !(policy.timeout == strtoull(argv[0], NULL, 0) &&
 		 policy.backstop == policy.timeout &&
@@ -187,16 +178,23 @@ static int part_holder(char **argv)
 	return result;
 }
 
-/* 0|11: what a spawn returns while somebody holds a lock for ever */
+/* 0|11: what a spawn and popen() end with while somebody holds a lock for ever */
 static int part_spawn(char **argv)
 {
 	char *const program[] = { "true", NULL };
 	pthread_t thread;
+	FILE *command;
 	pid_t pid;
 
 	pthread_create(&thread, NULL, hold_for_ever, NULL);
 	sem_wait(&ready);
-	return posix_spawnp(&pid, "true", NULL, NULL, program, environ) != atoi(argv[0]);
+	if (posix_spawnp(&pid, "true", NULL, NULL, program, environ) != atoi(argv[0]))
+		return 1;
+	/* The C library's own popen() says nothing in errno then. */
+	command = popen("true", "r");
+	if (command)
+		return atoi(argv[0]) || pclose(command);
+	return !atoi(argv[0]);
 }
 
 static void *fork_with_lock(void *lock)
@@ -277,6 +275,21 @@ static int run(const char *arg, ...)
 
 static char self[4096];
 
+static bool has_module(void)
+{
+	return !access("/dev/forkgate", R_OK | W_OK);
+}
+
+static int count_said(const char *what)
+{
+	const char *at = output;
+	int count = 0;
+
+	for (; (at = strstr(at, what)); at++)
+		count++;
+	return count;
+}
+
 #define SELF self
 #define EXPECT_SAID(what) \
 	EXPECT_NE(NULL, strstr(output, what)) TH_LOG("said: %s", output)
@@ -318,8 +331,9 @@ TEST(a_waiter_for_a_condition_is_outside)
 TEST(time_out_proceeds_and_names_the_holder)
 {
 	EXPECT_EQ(0, run("--timeout", "300ms", SELF, "holder", "proceed", NULL));
-	EXPECT_SAID("a fork goes ahead unsafe");
-	EXPECT_SAID(" is inside memory ");
+	EXPECT_EQ(1, count_said("a fork goes ahead unsafe")) TH_LOG("said: %s", output);
+	EXPECT_EQ(1, count_said(" is inside memory "));
+	EXPECT_EQ(2, count_said("\n"));
 	EXPECT_SAID(self);
 }
 
@@ -327,6 +341,12 @@ TEST(time_out_fails_if_told_so)
 {
 	EXPECT_EQ(0, run("--timeout", "300ms", "--on-timeout", "fail", SELF, "holder", "fail",
 			 NULL));
+	if (has_module()) {	/* it is in the kernel's log */
+		EXPECT_STREQ("", output);
+	} else {
+		EXPECT_SAID("a fork fails: other threads stayed inside");
+		EXPECT_EQ(1, count_said(" is inside memory "));
+	}
 }
 
 TEST(domains)
@@ -346,7 +366,21 @@ TEST(a_circle_proceeds)
 TEST(verbose)
 {
 	EXPECT_EQ(0, run("--verbose", "true", NULL));
-	EXPECT_SAID(": protected\n");
+	EXPECT_SAID(has_module() ? ": protected by the module\n" :
+		    ": protected by the library, in forks through the C library (");
+	EXPECT_EQ(1, count_said("\n"));
+}
+
+/* The last is told by the environment, as if the module had gone meanwhile. */
+TEST(require_module)
+{
+	static const char later[] = "FORKGATE_RUN=${FORKGATE_RUN%m*}m1i1 /bin/echo";
+
+	EXPECT_EQ(has_module() ? 0 : 125, run("--require-module", "true", NULL));
+	EXPECT_SAID(has_module() ? "" : "/dev/forkgate: the module is not loaded");
+	EXPECT_EQ(has_module() ? 0 : 125, run("sh", "-c", later, NULL));
+	EXPECT_SAID(has_module() ? "" : ": not run without the module: the module is not loaded\n");
+	EXPECT_EQ(0, run("sh", "-c", "FORKGATE_RUN=${FORKGATE_RUN%m*}m0i1 /bin/echo", NULL));
 }
 
 TEST(statically_linked)

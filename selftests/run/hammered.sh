@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 # No child of the hammer hangs under "forkgate run", by libc's fork or a raw clone, nor if it has another
-# allocator; without it children do, or the hammer is none. Needs the module. What it prints on the way are the
-# names of functions, for whoever waits.
+# allocator; without it children do, or the hammer is none. Without the module raw clones are skipped, and must
+# not be called protected. What it prints on the way are the names of functions, for whoever waits.
 
 set -uo pipefail
 
@@ -27,6 +27,16 @@ result() {
 		tail -n 12 "$tmp" | sed 's/^/# /'
 		echo "not ok $number $2"
 		failed=1
+	fi
+}
+
+# raw_clone NAME ...: the same by a raw clone, which the module alone sees
+raw_clone() {
+	if [ -w /dev/forkgate ]; then
+		hammer "$@"
+	else
+		number=$((number + 1))
+		echo "ok $number $1 # SKIP without the module raw clones are not seen"
 	fi
 }
 
@@ -62,12 +72,12 @@ with_allocator() {
 	fi
 	hammer "fork_with_$1" 0 env LD_PRELOAD="$2" \
 		"${run[@]}" "$hammer" fork raw 10 "$limit" "${functions[@]}"
-	hammer "raw_clone_with_$1" 0 env LD_PRELOAD="$2" \
+	raw_clone "raw_clone_with_$1" 0 env LD_PRELOAD="$2" \
 		"${run[@]}" --raw-clone "$hammer" clone raw 10 "$limit" "${functions[@]}"
 }
 
 hammer fork 0 "${run[@]}" "$hammer" fork wrap "$children" "$limit"
-hammer raw_clone 0 "${run[@]}" --raw-clone "$hammer" clone raw "$children" "$limit"
+raw_clone raw_clone 0 "${run[@]}" --raw-clone "$hammer" clone raw "$children" "$limit"
 hammer fork_without_the_gate_hangs 1 "$hammer" fork wrap 5 3 localtime_r setlocale pthread_mutex_lock
 hammer raw_clone_without_the_gate_hangs 1 "$hammer" clone raw 5 3 localtime_r fputs pthread_mutex_lock
 with_allocator jemalloc libjemalloc.so.2

@@ -28,6 +28,7 @@ static const char usage[] =
 	"  --patience TIME    how long it keeps threads out before it lets them through (100ms)\n"
 	"  --domains LIST     what sections protect: memory (default), files or both: memory,files\n"
 	"  --raw-clone        sections also of what only a raw clone leaves locked: malloc, stdio\n"
+	"  --require-module   do not run what is not protected by the module\n"
 	"  --verbose          each program says on standard error whether it is protected\n"
 	"\n"
 	"TIME is a number with ns, us, ms, s, min or h behind it; s if there is nothing.\n";
@@ -38,6 +39,7 @@ enum {
 	OPTION_PATIENCE,
 	OPTION_DOMAINS,
 	OPTION_RAW_CLONE,
+	OPTION_REQUIRE_MODULE,
 	OPTION_VERBOSE,
 	OPTION_HELP,
 };
@@ -48,6 +50,7 @@ static const struct option options[] = {
 	{ "patience", required_argument, NULL, OPTION_PATIENCE },
 	{ "domains", required_argument, NULL, OPTION_DOMAINS },
 	{ "raw-clone", no_argument, NULL, OPTION_RAW_CLONE },
+	{ "require-module", no_argument, NULL, OPTION_REQUIRE_MODULE },
 	{ "verbose", no_argument, NULL, OPTION_VERBOSE },
 	{ "help", no_argument, NULL, OPTION_HELP },
 	{ }
@@ -282,7 +285,7 @@ static int set_preload(bool raw_clone)
 
 static int start(const struct run_settings *settings, bool raw_clone, char **argv)
 {
-	char path[PATH_MAX], value[128];
+	char path[PATH_MAX], value[160];
 	const char *problem;
 	int status;
 
@@ -293,7 +296,7 @@ static int start(const struct run_settings *settings, bool raw_clone, char **arg
 	status = check_program(argv[0], path, 0);
 	if (status)
 		return status;
-	problem = device_problem();
+	problem = settings->require_module ? device_problem() : NULL;
 	if (problem) {
 		cmd_error("/dev/forkgate: %s. \"forkgate check\" says more.", problem);
 		return CMD_TRACE_FAILED;
@@ -302,7 +305,8 @@ static int start(const struct run_settings *settings, bool raw_clone, char **arg
 	if (status)
 		return status;
 	snprintf(value, sizeof(value), RUN_FORMAT, settings->timeout, settings->patience,
-		 settings->on_timeout, settings->domains, settings->verbose);
+		 settings->on_timeout, settings->domains, settings->verbose,
+		 settings->require_module, getpid());
 	if (setenv(RUN_VARIABLE, value, 1)) {
 		cmd_error("%s", strerror(errno));
 		return CMD_TRACE_FAILED;
@@ -347,6 +351,9 @@ int cmd_run(int argc, char **argv)
 			break;
 		case OPTION_RAW_CLONE:
 			raw_clone = true;
+			break;
+		case OPTION_REQUIRE_MODULE:
+			settings.require_module = 1;
 			break;
 		case OPTION_VERBOSE:
 			settings.verbose = 1;

@@ -22,6 +22,8 @@
  * @on_timeout: FORKGATE_FAIL or FORKGATE_PROCEED
  * @domains: of all sections
  * @verbose: each program says whether it is protected
+ * @require_module: each program ends at once if it is not protected by the module
+ * @pid: of the process that was the command; always says which locks are not seen
  */
 struct run_settings {
 	unsigned long long timeout;
@@ -29,6 +31,8 @@ struct run_settings {
 	unsigned int on_timeout;
 	unsigned int domains;
 	unsigned int verbose;
+	unsigned int require_module;
+	unsigned int pid;
 };
 
 #define RUN_SETTINGS_DEFAULT {						\
@@ -38,22 +42,26 @@ struct run_settings {
 	.domains = FORKGATE_MEMORY,					\
 }
 
-/* As five numbers with a letter between them; without stdio, see originals.c */
-#define RUN_FORMAT	"%llup%lluo%ud%uv%u"
+/* As numbers with a letter behind each; without stdio, see originals.c */
+#define RUN_FORMAT	"%llup%lluo%ud%uv%um%ui%u"
+#define RUN_LETTERS	"podvmi"	/* and the end of the string */
+#define RUN_NUMBERS	sizeof(RUN_LETTERS)
+
+#define RUN_REFUSED	125	/* the status of what is not run, as of env(1) */
 
 static inline struct run_settings run_settings(void)
 {
 	struct run_settings settings = RUN_SETTINGS_DEFAULT;
 	const char *text = getenv(RUN_VARIABLE);
-	unsigned long long numbers[5];
+	unsigned long long numbers[RUN_NUMBERS];
 	char *end;
-	int i;
+	size_t i;
 
 	if (!text)
 		return settings;
-	for (i = 0; i < 5; i++) {
+	for (i = 0; i < RUN_NUMBERS; i++) {
 		numbers[i] = strtoull(text, &end, 10);
-		if (end == text || *end != "podv"[i])
+		if (end == text || *end != RUN_LETTERS[i])
 			return settings;
 		text = end + 1;
 	}
@@ -61,6 +69,8 @@ static inline struct run_settings run_settings(void)
 	settings.patience = numbers[1];
 	settings.on_timeout = numbers[2];
 	settings.verbose = numbers[4];
+	settings.require_module = numbers[5];
+	settings.pid = numbers[6];
 	if (numbers[3] - 1 < FORKGATE_DOMAINS)
 		settings.domains = numbers[3];
 	return settings;

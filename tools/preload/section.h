@@ -48,6 +48,16 @@ static inline void *original(int number)
 	return likely(found) ? found : find_original(number);
 }
 
+/* Private to libforkgate, see its internal.h */
+int __forkgate_call(unsigned long request, void *arg);
+
+/**
+ * find_unseen() - which locks of the program are no sections, as far as is known
+ * @text: where to put a list of them, with commas; empty if there are none
+ * @size: of @text
+ */
+HIDDEN void find_unseen(char *text, size_t size);
+
 #define REAL(name)	((__typeof__(name) *)original(ORIGINAL_##name))
 
 /* The domains of all sections: what "forkgate run --domains" says. */

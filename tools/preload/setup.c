@@ -20,10 +20,7 @@
 #define NSEC_PER_SEC	1000000000ULL
 
 static struct run_settings settings;
-static time_t last_message;
-
-/* Private to libforkgate, see its internal.h */
-int __forkgate_call(unsigned long request, void *arg);
+static unsigned long long last_message;	/* ns */
 
 /* On standard error by one write, as libc's streams may be locked or closed */
 static __attribute__((__format__(__printf__, 1, 2))) void say(const char *format, ...)
@@ -61,32 +58,58 @@ static void say_holder(const struct forkgate_holder *holder)
 }
 
 /*
- * Runs before a fork, after libforkgate has prepared, if it had to, and before
- * libc takes its locks: if that wait has ended unsafe, its holders can still be
- * seen. While it only tries, the outcome is that of an earlier fork.
+ * @first: the one that is to be named, or NULL. One message a second is enough, and
+ * one for a fork of which both of the callers below learn.
  */
-static void before_fork(void)
+static void say_holders(const char *what, const struct forkgate_holder *first)
 {
-	struct forkgate_slot *slot = forkgate_self;
 	struct forkgate_holder holders[HOLDERS];
 	struct forkgate_state state = {
 		.holders = (uintptr_t)holders,
 		.holders_max = HOLDERS,
 	};
-	int old_errno = errno;
+	unsigned long long last = __atomic_load_n(&last_message, __ATOMIC_RELAXED), time;
 	struct timespec now;
 	unsigned int i;
 
-	if (!slot || slot->tries || slot->outcome != FORKGATE_OUTCOME_UNSAFE)
-		return;
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (now.tv_sec != __atomic_exchange_n(&last_message, now.tv_sec, __ATOMIC_RELAXED) &&
-	    !__forkgate_call(FORKGATE_IOC_STATE, &state)) {
-		say("a fork goes ahead unsafe: other threads stayed inside sections");
-		for (i = 0; i < HOLDERS && i < state.holders_count; i++)
-			if (holders[i].tid != (int)slot->tid)
-				say_holder(&holders[i]);
-	}
+	time = now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
+	if ((last && time - last < NSEC_PER_SEC) ||
+	    !__atomic_compare_exchange_n(&last_message, &last, time, false, __ATOMIC_RELAXED,
+					 __ATOMIC_RELAXED) ||
+	    __forkgate_call(FORKGATE_IOC_STATE, &state))
+		return;
+	say("a fork %s: other threads stayed inside sections", what);
+	if (first)
+		say_holder(first);
+	for (i = 0; i < HOLDERS && i < state.holders_count; i++)
+		if (holders[i].tid != (int)forkgate_self->tid &&
+		    (!first || holders[i].tid != first->tid))
+			say_holder(&holders[i]);
+}
+
+/*
+ * Runs before a fork, after libforkgate has prepared, if it had to, and before
+ * libc takes its locks. While it only tries, the outcome is that of an earlier
+ * fork.
+ */
+static void before_fork(void)
+{
+	struct forkgate_slot *slot = forkgate_self;
+	int old_errno = errno;
+
+	if (slot && !slot->tries && slot->outcome == FORKGATE_OUTCOME_UNSAFE)
+		say_holders("goes ahead unsafe", NULL);
+	errno = old_errno;
+}
+
+/* The library's own gate calls it instead of a message; the kernel has a log. */
+static void blame(const struct forkgate_holder *holder, unsigned long long waited)
+{
+	int old_errno = errno;
+
+	(void)waited;
+	say_holders(settings.on_timeout == FORKGATE_FAIL ? "fails" : "goes ahead unsafe", holder);
 	errno = old_errno;
 }
 
@@ -103,29 +126,72 @@ static void set_policy(void)
 	__forkgate_call(FORKGATE_IOC_POLICY_SET, &policy);
 }
 
-static void say_protection(int err)
+static const char *text_of(int reason)
 {
-	struct forkgate_health health;
+	switch (reason) {
+	case ENODEV:
+		return "the module is not loaded";
+	case EACCES:
+	case EPERM:
+		return "no permission to use /dev/forkgate";
+	case ENOTSUP:
+		return "the module is of another version";
+	case ENOSYS:
+		return "neither the module nor membarrier(2) can be used";
+	case ENOTTY:
+	case EIO:
+		return "the module's hook does not work now, see \"forkgate check\"";
+	}
+	return strerror(reason);
+}
 
-	if (err)
-		say("no gate: %s", strerror(err));
-	else if (!__forkgate_call(FORKGATE_IOC_HEALTH, &health) && !health.armed)
-		say("not safe: the module's hook does not work now, see \"forkgate check\"");
-	else
-		say("protected");
+/* @unseen: there are locks of which no gate knows. */
+static void say_protection(bool unseen)
+{
+	const char *what = unseen ? "other locks are " : "";
+	int reason;
+
+	switch (forkgate_protection(&reason)) {
+	case FORKGATE_BY_MODULE:
+		say("%sprotected by the module", what);
+		break;
+	case FORKGATE_BY_LIBRARY:
+		say("%sprotected by the library, in forks through the C library (%s)", what,
+		    text_of(reason));
+		break;
+	default:
+		say("not protected: %s", text_of(reason));
+	}
+}
+
+static void insist_on_module(void)
+{
+	int reason;
+
+	if (forkgate_protection(&reason) != FORKGATE_BY_MODULE) {
+		say("not run without the module: %s", text_of(reason));
+		_exit(RUN_REFUSED);
+	}
 }
 
 static __attribute__((__constructor__)) void setup(void)
 {
 	int old_errno = errno;
-	int err = forkgate_init(0);
+	char unseen[256] = "";
 
 	settings = run_settings();
-	if (!err) {
+	if (!forkgate_init(0)) {
 		set_policy();
+		forkgate_blame(blame);
 		pthread_atfork(before_fork, NULL, NULL);
 	}
+	if (settings.require_module)
+		insist_on_module();
+	if (settings.verbose || settings.pid == (unsigned int)getpid())
+		find_unseen(unseen, sizeof(unseen));
+	if (*unseen)
+		say("locks of this kind are not seen: %s", unseen);
 	if (settings.verbose)
-		say_protection(err);
+		say_protection(*unseen);
 	errno = old_errno;
 }

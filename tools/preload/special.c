@@ -83,15 +83,17 @@ EXPORT sem_t *sem_open(const char *name, int flags, ...)
  * The C library's own popen(), not libforkgate's: that takes a ticket if it has
  * to wait, and would hold it while it waits for the lock that another thread holds while
  * its fork waits for the ticket. A fork that has not prepared waits in the kernel
- * for files sections only, and this section is none.
+ * for files sections only, and this section is none. The library's own gate, which
+ * knows no QUERY, sees only forks that prepare; there that is before the lock.
  */
 static FILE *(*libc_popen)(const char *command, const char *type);
 
 static __attribute__((__constructor__)) void find_popen(void)
 {
 	void *libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
+	struct forkgate_query query = {};
 
-	if (libc)
+	if (libc && !__forkgate_call(FORKGATE_IOC_QUERY, &query))
 		libc_popen = dlsym(libc, "popen");
 }
 
