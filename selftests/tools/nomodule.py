@@ -5,7 +5,10 @@
 Runs anywhere as anybody; must not need root.
 """
 
+import ctypes
+import errno
 import os
+import struct
 import subprocess
 import tempfile
 
@@ -17,6 +20,23 @@ COMMANDS = ("ps", "watch", "stat", "check", "trace")
 def needs_no_module():
     if os.path.exists("/sys/module/forkgate"):
         raise Skip("the module is loaded")
+
+
+class Program(ctypes.Structure):
+    """struct sock_fprog"""
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+
+def forbid_membarrier():
+    """By seccomp(2), for this process and what it executes: ENOSYS"""
+    number, libc = 324, ctypes.CDLL(None, use_errno=True)
+    code = b"".join(struct.pack("HBBI", *step) for step in (
+        (0x20, 0, 0, 0),                            # load the number of the system call
+        (0x15, 0, 1, number), (0x06, 0, 0, 0x50000 | errno.ENOSYS), (0x06, 0, 0, 0x7fff0000)))
+    text = ctypes.create_string_buffer(code, len(code))
+    program = Program(len(code) // 8, ctypes.addressof(text))
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(program), 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 @test
@@ -108,7 +128,23 @@ def stat_without_module():
 @test
 def check_without_module():
     needs_no_module()
-    check(run("check"), 1, "PROBLEM  module: not loaded", "modprobe forkgate", "forks do not wait")
+    check(run("check"), 1, "PROBLEM  module: not loaded", "modprobe forkgate", "note     library: is the gate itself",
+          "forks wait for sections only if they go through the C library")
+
+
+@test
+def check_without_any_gate():
+    """A filter of system calls that forbids membarrier, as some containers have"""
+    needs_no_module()
+    check(run("check", preexec_fn=forbid_membarrier), 1, "library: no gate of its own: membarrier(2)",
+          "forks do not wait for sections")
+
+
+@test
+def run_without_any_gate():
+    needs_no_module()
+    check(run("run", "--verbose", "true", preexec_fn=forbid_membarrier), 0, "not protected: neither the module nor")
+    check(run("run", "--verbose", "true"), 0, "protected by the library")
 
 
 @test

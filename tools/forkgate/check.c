@@ -17,12 +17,14 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <linux/forkgate.h>
+#include <linux/membarrier.h>
 
 #include "cmd.h"
 
@@ -33,7 +35,7 @@ static const char usage[] =
 	"\n"
 	"Tells whether forks wait on this machine: is the module loaded, may the device be\n"
 	"used, is the hook armed and does it fire, and is there something that switches it\n"
-	"off. Says what to do about each problem.\n"
+	"off. Says what to do about each problem, and what programs get without the module.\n"
 	"\n"
 	"status: 0 if all is well, 1 if there is a problem\n";
 
@@ -204,6 +206,29 @@ static bool check_abi(int fd)
 	if (query.features & FORKGATE_FEATURE_DEBUG)
 		note("module: built for tests (DEBUG=1), not for use");
 	return true;
+}
+
+/*
+ * Without the module: what libforkgate needs to be the gate itself, as it tests it.
+ * Return: whether it has that.
+ */
+static bool check_library(void)
+{
+	char *wiped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	const char *missing = NULL;
+
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) ||
+	    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0))
+		missing = "membarrier(2)";
+	else if (wiped == MAP_FAILED || madvise(wiped, 4096, MADV_WIPEONFORK))
+		missing = "MADV_WIPEONFORK";
+	if (missing)
+		note("library: no gate of its own: %s: %s", missing, strerror(errno));
+	else
+		note("library: is the gate itself, for forks through it and the C library");
+	if (wiped != MAP_FAILED)
+		munmap(wiped, 4096);
+	return !missing;
 }
 
 /*
@@ -384,6 +409,7 @@ int cmd_check(int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },
 		{}
 	};
+	bool usable, library = false;
 	int option, fd;
 
 	opterr = 0;
@@ -396,14 +422,19 @@ int cmd_check(int argc, char **argv)
 		return cmd_usage_error(usage, "unknown argument \"%s\"", argv[optind]);
 
 	fd = check_device();
-	if (fd >= 0 && check_abi(fd))
+	usable = fd >= 0 && check_abi(fd);
+	if (usable)
 		check_hook(fd);
+	else
+		library = check_library();
 	check_switches();
 	if (fd >= 0)
 		close(fd);
 	if (problems)
 		printf("\n%d problem%s: forks %s\n", problems, problems == 1 ? "" : "s",
-		       fd >= 0 ? "may not wait for sections" : "do not wait for sections");
+		       usable ? "may not wait for sections" :
+		       library ? "wait for sections only if they go through the C library" :
+		       "do not wait for sections");
 	else
 		printf("\nForks wait for sections.\n");
 	return cmd_flush() || problems ? CMD_PROBLEM : CMD_OK;
