@@ -33,13 +33,16 @@ native: selftests ## run the tests that need no module, on this machine
 programs: lib
 	@$(MAKE) -C tools/demo
 
-.PHONY: setup demo check check-all check-release lint bench mutants model
+.PHONY: setup demo demo-here check check-all check-release lint bench mutants model
 setup: ## install the Debian packages that demo and check need
 	@tools/setup
 
 demo: setup programs ## show what the gate does, in a virtual machine [FORKS=1000]
 	@echo "Booting a virtual machine; the table takes about four minutes after that."
 	@$(testhost)/run --kernel 6.12 --timeout 1800 -- tools/demo/table build/demo
+
+demo-here: programs ## the same on this machine, as any user, with or without the module [FORKS=1000]
+	@tools/demo/table build/demo
 
 check: setup ## build everything and test it on kernel 6.12
 	@tools/check basic

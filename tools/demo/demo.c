@@ -3,7 +3,8 @@
  * demo - what goes wrong when a multi-threaded process forks
  *
  * "demo ROW without|with FORKS" runs one row of the table and prints two
- * numbers: how many of the copies were broken, and how many there were. The
+ * numbers: how many of the copies were broken, and how many there were; "demo
+ * gate" prints which gate programs have here, "module" or "library". The
  * same program runs both ways; without the gate it only leaves out the calls
  * that mark the sections, and stops after MAX_BAD broken copies. It must not
  * retry, repair or leave out anything else, and must count nothing that it did
@@ -317,23 +318,35 @@ static const struct row {
 	{ NULL, NULL, NULL, NULL }
 };
 
+static int print_gate(void)
+{
+	int reason, gate = forkgate_protection(&reason);
+
+	if (gate == FORKGATE_UNPROTECTED)
+		error(2, reason, "there is no gate");
+	puts(gate == FORKGATE_BY_MODULE ? "module" : "library");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	pthread_t workers[WORKERS];
 	const struct row *row = rows;
 	long i;
 
+	if (argc == 2 && !strcmp(argv[1], "gate"))
+		return print_gate();
 	while (argc == 4 && row->name && strcmp(row->name, argv[1]))
 		row++;
 	if (argc != 4 || !row->name)
-		error(2, 0, "usage: demo ROW without|with FORKS");
+		error(2, 0, "usage: demo gate, or demo ROW without|with FORKS");
 	sem_init(&written, 0, 0);
 	closefrom(STDERR_FILENO + 1);
 	gated = !strcmp(argv[2], "with");
 	forks = strtoul(argv[3], NULL, 10);
 	if (asprintf(&child_path, "%s-child", argv[0]) < 0)
 		error(2, errno, "asprintf");
-	errno = gated ? forkgate_init(FORKGATE_STRICT) : 0;
+	errno = gated ? forkgate_init(0) : 0;
 	if (errno)
 		error(2, errno, "forkgate_init");
 	for (i = 0; i < WORKERS; i++) {
