@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
-"""Fork-safe sections for Python, see forkgate-python(7)
+"""Fork-safe sections for Python, see forkgate-guide(7)
 
 A thread in a section keeps the forks of its process waiting: those that would
 copy what the section protects. Importing this package also makes the forks of
