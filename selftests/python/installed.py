@@ -49,6 +49,14 @@ def forks_are_replaced_where_forkgate_runs_the_program():
 
 
 @test
+def sitecustomize_is_still_the_users():
+    with open(os.path.join(folder.name, 'sitecustomize.py'), 'w') as module:
+        module.write('print("mine")\n')
+    output = run(python, '-c', REPLACED, LD_LIBRARY_PATH=LIBRARY, FORKGATE_RUN='1', PYTHONPATH=folder.name)
+    assert output == 'mine\nTrue\n', output
+
+
+@test
 def nothing_is_loaded_otherwise():
     output = run(python, '-c', REPLACED + '; import sys; print({"ctypes", "forkgate"} & set(sys.modules))',
                  LD_LIBRARY_PATH=LIBRARY)
