@@ -19,6 +19,13 @@
 /* Private to the release: the library's own gate has no descriptor. */
 int __forkgate_call(unsigned long request, void *arg);
 
+/* ThreadSanitizer: children may have threads. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+	return "die_after_fork=0";
+}
+
 static bool own_gate(void)
 {
 	return forkgate_protection(NULL) == FORKGATE_BY_LIBRARY;
@@ -506,8 +513,20 @@ FIXTURE_VARIANT_ADD(forks, popen)
 	.domains = FILES,
 };
 
+/* ThreadSanitizer makes a fork of it, and knows nothing of what shares memory. */
+#ifdef __SANITIZE_THREAD__
+#define NEEDS_VFORK(needs)						\
+	do {								\
+		if (needs)						\
+			SKIP(return, "ThreadSanitizer has a vfork() of its own"); \
+	} while (0)
+#else
+#define NEEDS_VFORK(needs) do { } while (0)
+#endif
+
 FIXTURE_SETUP(forks)
 {
+	NEEDS_VFORK(variant->job == do_vfork);
 	lib_setup(_metadata, (void *)self, NULL);
 }
 
@@ -1306,6 +1325,7 @@ static long do_slot_tid(void *unused)
 
 TEST_F(lib, vfork_child_enters_first)
 {
+	NEEDS_VFORK(true);
 	EXPECT_EQ(0, reap(run(&self->a, do_foreign_vfork, NULL)));
 	ASSERT_EQ(0, run(&self->a, do_enter, ARG(MEMORY)));
 	EXPECT_EQ(self->a.tid, run(&self->a, do_slot_tid, NULL));
