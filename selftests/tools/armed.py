@@ -38,7 +38,7 @@ def says_protected():
     result = run("run", "--verbose", "true")
     check(result, 0)
     assert result.stderr, "it says nothing"
-    return any(line.endswith("protected") for line in result.stderr.splitlines())
+    return any(line.endswith("protected by the module") for line in result.stderr.splitlines())
 
 
 def says_armed():
