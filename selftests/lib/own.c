@@ -1023,12 +1023,20 @@ TEST_F(own, poll)
 	EXPECT_EQ(0, gate_state().forkers);
 	EXPECT_EQ(0, run(&self->b, do_leave, ARG(BOTH)));
 
-	/* and it ends with the policy's timeout */
+	/* and it ends with the policy's timeout, which goes on if the place was lost */
+	EXPECT_EQ(ENOENT, forkgate_release());
 	ASSERT_EQ(0, change_policy(timeout, 30 * NSEC_PER_MSEC));
 	ASSERT_EQ(0, change_policy(ticket_hold, FORKGATE_TIME_MAX));
 	EXPECT_EQ(EAGAIN, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
 	EXPECT_EQ(1, poll(&poll_fd, 1, -1));
 	EXPECT_EQ(ETIMEDOUT, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
+	EXPECT_EQ(EAGAIN, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
+	ASSERT_EQ(0, change_policy(ticket_hold, 60 * NSEC_PER_MSEC));
+	EXPECT_EQ(EAGAIN, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
+	EXPECT_TRUE(wait_until(!gate_state().forkers));
+	EXPECT_EQ(1, poll(&poll_fd, 1, -1));
+	EXPECT_EQ(ETIMEDOUT, __forkgate_call(FORKGATE_IOC_PREPARE, &prep));
+	ASSERT_EQ(0, change_policy(ticket_hold, FORKGATE_TIME_MAX));
 
 	/* Another file in its place is left alone. */
 	ASSERT_EQ(0, pipe(fds));

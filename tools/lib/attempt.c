@@ -53,12 +53,10 @@ static void push(struct fork_attempt *attempt)
 	*current = attempt;
 }
 
+/* Inner ones that are left are gone: of a vfork child, or of a cancelled call. */
 static void pop(struct fork_attempt *attempt)
 {
-	struct fork_attempt **current = current_attempt();
-
-	if (*current == attempt)
-		*current = attempt->own.outer;
+	*current_attempt() = attempt->own.outer;
 }
 
 static const __u64 no_time;
@@ -73,7 +71,6 @@ static int own_begin(struct fork_attempt *attempt)
 		return ENOMEM;
 	if (err == ENOSYS)	/* seccomp, now: there is no fence */
 		return 0;
-	attempt->tried++;
 	err = prepared(attempt, err);
 	if (err)
 		return err;
@@ -82,14 +79,19 @@ static int own_begin(struct fork_attempt *attempt)
 	return 0;
 }
 
-/* Throw away the child of a spoiled copy: it ends before it has done anything. */
+/*
+ * Throw away the child of a spoiled copy. It ends before it has done anything, a
+ * vfork child has done so.
+ */
 static void discard(struct fork_attempt *attempt)
 {
 	if (attempt->child > 0) {
-		raw_call(SYS_kill, attempt->child, SIGKILL);
+		if (attempt->kind != FORK_VFORK)
+			raw_call(SYS_kill, attempt->child, SIGKILL);
 		while (raw_call(SYS_wait4, attempt->child, NULL, __WALL, NULL) == -EINTR)
 			;
 	}
+	attempt->child = 0;
 	__forkgate_gate_discarded(own_gate(), attempt);
 }
 
@@ -107,6 +109,7 @@ static bool own_end(struct fork_attempt *attempt, bool failed)
 	} else if (failed && attempt->ticket) {
 		__forkgate_call(FORKGATE_IOC_RELEASE, NULL);
 	}
+	attempt->tried += again || attempt->own.refused;
 	attempt->ticket = false;
 	attempt->slot = NULL;
 	return again;
@@ -153,12 +156,12 @@ bool __forkgate_fork_end(struct fork_attempt *attempt, bool failed)
 	return expired;
 }
 
-void __forkgate_fork_verify(void)
+bool __forkgate_fork_verify(void)
 {
 	struct fork_attempt **current = current_attempt();
 
-	if (current && *current && !(*current)->own.began)
-		__forkgate_gate_copy(own_gate(), *current);
+	return !current || !*current || (*current)->own.began ||
+	       __forkgate_gate_copy(own_gate(), *current);
 }
 
 /* Of the libc's own forks, which begin in the atfork handler */
@@ -216,15 +219,15 @@ void __forkgate_fork_late(void)
 		return;		/* of another copy of the library */
 	timeout = policy.timeout < policy.backstop ? policy.timeout :
 						     policy.backstop;
-	err = __forkgate_prepare(FORKGATE_DOMAINS, __forkgate_retries ? &no_time : &timeout, 0);
 	if (current) {
 		late = fork_attempt(FORK_LATE);
 		late.slot = forkgate_self;
 		push(&late);
-		if (err && err != EALREADY) {
-			late.own.began = true;
-			late.own.refused = true;
-		}
+	}
+	err = __forkgate_prepare(FORKGATE_DOMAINS, __forkgate_retries ? &no_time : &timeout, 0);
+	if (current) {
+		late.own.refused = err && err != EALREADY;
+		late.own.began = late.own.refused;
 	} else if (err == ETIMEDOUT && __forkgate_retries) {
 		forkgate_self->tries |= FORKGATE_MEMORY;	/* nor does the clone wait */
 	}

@@ -33,34 +33,57 @@ pid_t __forkgate_fork_prepared(pid_t (*real)(void))
 			result < 0);
 }
 
-/* Of the vfork() that the thread is in. Its child, on its memory, may use it. */
-static __thread struct fork_attempt vforking;
+/*
+ * The calls of vfork() that the thread is in, those in signal handlers last. Its
+ * child, on its memory, may use this: what it leaves when it goes is gone with it.
+ */
+#define VFORKS		8
 
-int __forkgate_vfork_begin(int err)
+static __thread struct fork_attempt vforks[VFORKS];
+static __thread int vforking;
+
+static int fail(int err)
 {
-	if (!err)
-		vforking = fork_attempt(FORK_VFORK);
-	else if (err > 0 && !__forkgate_fork_end(&vforking, true))
-		goto fail;
-	err = __forkgate_fork_begin(&vforking);
-	if (err)
-		goto fail;
-	__forkgate_fork_verify();
-	return 0;
-fail:
 	errno = err;
 	return -1;
 }
 
-void __forkgate_vfork_child(void)
+int __forkgate_vfork_begin(int err, int which)
 {
-	__forkgate_vfork_copied(&vforking);
+	if (!err) {
+		if (vforking == VFORKS)
+			return fail(EAGAIN);
+		which = vforking++;
+		vforks[which] = fork_attempt(FORK_VFORK);
+	} else if (err > 0 && !__forkgate_fork_end(&vforks[which], true)) {
+		vforking = which;
+		return fail(err);
+	}
+	for (;;) {
+		err = __forkgate_fork_begin(&vforks[which]);
+		if (err) {
+			vforking = which;
+			return fail(err);
+		}
+		if (__forkgate_fork_verify())
+			return which;
+		__forkgate_fork_end(&vforks[which], true);
+	}
 }
 
-int __forkgate_vfork_end(pid_t pid)
+void __forkgate_vfork_child(int which)
 {
-	vforking.child = pid;
-	return __forkgate_fork_end(&vforking, false) ? -1 : 0;
+	__forkgate_vfork_copied(&vforks[which]);
+}
+
+int __forkgate_vfork_end(pid_t pid, int which)
+{
+	vforking = which + 1;
+	vforks[which].child = pid;
+	if (__forkgate_fork_end(&vforks[which], false))
+		return -1;
+	vforking = which;
+	return 0;
 }
 
 #ifndef FORKGATE_SHARED

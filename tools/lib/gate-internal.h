@@ -24,8 +24,9 @@
  * @phase: phase that this fork belongs to, or an earlier one
  * @order: number of this fork among all
  * @since: when it began to wait, ns
- * @polled: the owner does not sleep, it polls
- * @ready: it has not called since its event
+ * @polled: the owner does not sleep, it polls, even if it has lost its place
+ * @polled_for: domains that it polls for
+ * @listed: of the first thread of the process: it has a list of robust locks
  * @expired: its last ticket has expired
  * @pass: domains for which the policy lets its next clone go ahead unsafe
  * @event: futex, changes when this fork has to look again
@@ -36,6 +37,7 @@
  * @seen: ... unless gate.admitted has another value than this
  * @until: when it loses its place unless it looks again, ns
  * @look_at: when it should look, if it polls, ns
+ * @timer: descriptor of the timer that is polled, plus 1; the owner's
  * @pass_until: when @pass ends, ns
  * @patience: ns, of this fork
  * @next: in the list of forks that wait, by @order
@@ -51,11 +53,13 @@ struct place {
 	__u32 phase;
 	__u32 order;
 	bool polled;
-	bool ready;
+	__u8 polled_for;
+	bool listed;
 	bool expired;
 	__u8 pass;
 	__u8 inside;
 	bool reached;
+	__u32 timer;
 	__u32 event;
 	__u32 cursor;
 	__u32 seen;
@@ -95,7 +99,6 @@ struct place {
  * @copy: number of the last copy
  * @first_copy: number of the first one with this ticket
  * @doomed: this is the child of a spoiled copy, and must not go on
- * @timer: descriptor of the timer that is polled, plus 1
  * @state: counters for FORKGATE_IOC_STATE
  *
  * Guarded by @lock. The kernel wipes this in every child that gets a copy of the
@@ -127,7 +130,6 @@ struct gate {
 	__u32 copy;
 	__u32 first_copy;
 	bool doomed;
-	__u32 timer;
 	struct forkgate_state state;
 };
 
@@ -217,8 +219,10 @@ int __forkgate_gate_call(struct own_gate *own, unsigned long request, void *arg)
  *
  * An expired ticket is asked for again, for as long as the patience lasts; if
  * that is not enough, @attempt is refused.
+ *
+ * Return: whether it is not.
  */
-void __forkgate_gate_copy(struct own_gate *own, struct fork_attempt *attempt);
+bool __forkgate_gate_copy(struct own_gate *own, struct fork_attempt *attempt);
 
 /**
  * __forkgate_gate_copied() - the first thing after it, on the parent's memory
@@ -248,7 +252,7 @@ void __forkgate_gate_child(struct own_gate *own);
  * __forkgate_gate_descriptor() - what to poll after PREPARE has said EAGAIN
  * @own: the gate
  *
- * Return: a descriptor of the gate, readable then, or -1.
+ * Return: a descriptor of the thread's, readable then, or -1.
  */
 int __forkgate_gate_descriptor(struct own_gate *own);
 

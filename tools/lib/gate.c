@@ -177,10 +177,31 @@ static void publish(struct own_gate *own)
 	}
 }
 
+/* The first thread of a process that ends stays, without its list of robust locks. */
+static bool has_list(__u32 tid)
+{
+	void *list = NULL;
+	size_t size;
+
+	return raw_call(SYS_get_robust_list, tid, &list, &size) || list;
+}
+
 /* Has the owner ended? Its number may have gone to another thread: then not. */
 static bool ended(struct own_gate *own, const struct place *place)
 {
-	return raw_call(SYS_tgkill, place->pid, slot_of(own, place)->tid, 0) == -ESRCH;
+	__u32 tid = slot_of(own, place)->tid;
+
+	return raw_call(SYS_tgkill, place->pid, tid, 0) == -ESRCH ||
+	       (place->listed && !has_list(tid));
+}
+
+/* The caller, which has its slot for the first time in this process */
+static void set_owner(struct own_gate *own, struct place *place, pid_t pid, __u32 tid)
+{
+	place->thread = (void *)pthread_self();
+	place->pid = pid;
+	place->listed = tid == (__u32)pid && has_list(tid);
+	slot_of(own, place)->tid = tid;
 }
 
 /*
@@ -282,12 +303,8 @@ static __attribute__((__no_sanitize_thread__)) void live(struct own_gate *own)
 	if (mine) {
 		attempt = mine->attempt;
 		outer = attempt ? attempt->own.outer : NULL;
-		*mine = (struct place){
-			.thread = mine->thread,
-			.pid = own->gate.home,
-			.attempt = outer,
-		};
-		slot_of(own, mine)->tid = raw_call(SYS_gettid);
+		*mine = (struct place){ .attempt = outer };
+		set_owner(own, mine, own->gate.home, raw_call(SYS_gettid));
 	}
 	kept->copy = 0;
 	if (attempt && attempt->own.began) {
@@ -347,42 +364,36 @@ static void unlock(struct own_gate *own, const __u64 *mask)
  */
 #define POLL_INTERVAL	0x666b6774
 
-static bool have_timer(const struct gate *gate)
+static bool have_timer(const struct place *fork)
 {
 	struct itimerspec time;
 
-	return gate->timer &&
-	       !raw_call(SYS_timerfd_gettime, gate->timer - 1, &time) &&
+	return fork->timer &&
+	       !raw_call(SYS_timerfd_gettime, fork->timer - 1, &time) &&
 	       time.it_interval.tv_sec == POLL_INTERVAL;
 }
 
-/* Let those look who poll and have something to look at, now or when it is due. */
-static void set_timer(struct own_gate *own)
+/* Let the owner look, if it polls, when there is something to look at. */
+static void set_timer(const struct place *fork)
 {
-	struct gate *gate = &own->gate;
 	struct itimerspec time = { .it_interval.tv_sec = POLL_INTERVAL };
-	struct place *fork;
-	__u64 next = NEVER;
 
-	if (!have_timer(gate))
+	if (!have_timer(fork))
 		return;
-	for (fork = gate->forks; fork; fork = fork->next)
-		if (fork->polled)
-			next = earlier(next, fork->ready ? 1 : fork->look_at);
-	if (next != NEVER) {
-		time.it_value.tv_sec = next / NSEC_PER_SEC;
-		time.it_value.tv_nsec = next % NSEC_PER_SEC;
+	if (fork->polled) {
+		time.it_value.tv_sec = fork->look_at / NSEC_PER_SEC;
+		time.it_value.tv_nsec = fork->look_at % NSEC_PER_SEC;
 	}
-	raw_call(SYS_timerfd_settime, gate->timer - 1, TFD_TIMER_ABSTIME, &time, NULL);
+	raw_call(SYS_timerfd_settime, fork->timer - 1, TFD_TIMER_ABSTIME, &time, NULL);
 }
 
-static void wake_fork(struct own_gate *own, struct place *fork)
+static void wake_fork(struct place *fork)
 {
 	__atomic_fetch_add(&fork->event, 1, __ATOMIC_RELAXED);
 	futex_wake(&fork->event, INT_MAX);
-	if (fork->polled && !fork->ready) {
-		fork->ready = true;
-		set_timer(own);
+	if (fork->polled && fork->look_at != 1) {
+		fork->look_at = 1;	/* long ago */
+		set_timer(fork);
 	}
 }
 
@@ -391,7 +402,7 @@ static void wake_forks(struct own_gate *own)
 	struct place *fork;
 
 	for (fork = own->gate.forks; fork; fork = fork->next)
-		wake_fork(own, fork);
+		wake_fork(fork);
 }
 
 /* A slot has become idle. */
@@ -401,7 +412,7 @@ static void wake_for(struct own_gate *own, const struct place *left)
 
 	for (fork = own->gate.forks; fork; fork = fork->next)
 		if (fork->cursor == (__u32)(left - own->places))
-			wake_fork(own, fork);
+			wake_fork(fork);
 }
 
 static void wake_blocked(struct own_gate *own)
@@ -510,7 +521,7 @@ static void tick(struct own_gate *own, __u64 time)
 		if (time < fork->until)
 			continue;
 		remove_fork(own, fork);
-		wake_fork(own, fork);
+		wake_fork(fork);
 		gone = true;
 	}
 
@@ -593,6 +604,15 @@ static void admit(struct own_gate *own, struct place *place, __u32 domains, bool
 	}
 }
 
+/* Return: the number of one more thread that is kept out. */
+static __u32 arrive(struct gate *gate)
+{
+	gate->blocked++;
+	if (!++gate->arrivals)
+		gate->arrivals++;
+	return gate->arrivals;
+}
+
 /* The caller has counted one level of each domain in @domains. */
 static int enter(struct own_gate *own, struct place *place, struct forkgate_enter *enter)
 {
@@ -601,6 +621,7 @@ static int enter(struct own_gate *own, struct place *place, struct forkgate_ente
 	__u32 domains = enter->domains, number, event;
 	__u64 mask, until, time = now();
 	bool newcomer;
+	pid_t home;
 
 	lock(own, &mask);
 	tick(own, time);
@@ -618,10 +639,8 @@ static int enter(struct own_gate *own, struct place *place, struct forkgate_ente
 		return EBUSY;
 	}
 
-	number = ++gate->arrivals;
-	if (!number)
-		number = ++gate->arrivals;
-	gate->blocked++;
+	home = gate->home;
+	number = arrive(gate);
 	do {
 		event = gate->event;
 		until = next_tick(gate);
@@ -630,6 +649,10 @@ static int enter(struct own_gate *own, struct place *place, struct forkgate_ente
 		time = now();
 		lock(own, &mask);
 		tick(own, time);
+		if (gate->home != home) {	/* the child of a fork in a signal handler */
+			home = gate->home;
+			number = arrive(gate);
+		}
 	} while (!may_enter(own, place, domains, newcomer, number));
 
 	if ((__s32)(gate->released - number) < 0)
@@ -676,7 +699,7 @@ static int close_gate(struct own_gate *own, const struct place *fork, __u32 need
 	}
 	for (other = gate->forks; other; other = other->next)
 		if (other != fork)
-			wake_fork(own, other);
+			wake_fork(other);
 	return 0;
 }
 
@@ -733,6 +756,8 @@ static void forget(struct own_gate *own, struct place *place)
 	if (own->gate.holder == place)
 		own->gate.holder = NULL;
 	remove_fork(own, place);
+	if (have_timer(place))
+		raw_call(SYS_close, place->timer - 1);
 	memset(slot, 0, sizeof(*slot));
 	memset(place, 0, sizeof(*place));
 	wake_for(own, place);
@@ -815,7 +840,6 @@ static void add_fork(struct own_gate *own, struct place *fork, __u32 need)
 	fork->need = need;
 	fork->order = ++own->gate.order;
 	fork->phase = 0;
-	fork->polled = false;
 	fork->seen = own->gate.admitted - 1;
 	fork->cursor = 0;
 }
@@ -856,7 +880,10 @@ static int fail(struct own_gate *own, struct place *fork, __u32 need, int err, b
 	return 0;
 }
 
-/* Rule 12. Without the lock. */
+/*
+ * Rule 12. Without the lock. The formats are such that the C library's snprintf()
+ * takes no locks and does not allocate.
+ */
 static forkgate_blame_t *blame_function;
 
 FORKGATE_EXPORT void forkgate_blame(forkgate_blame_t *function)
@@ -867,11 +894,12 @@ FORKGATE_EXPORT void forkgate_blame(forkgate_blame_t *function)
 static void blame(const struct forkgate_holder *holder, __u64 waited, int err)
 {
 	forkgate_blame_t *function = __atomic_load_n(&blame_function, __ATOMIC_ACQUIRE);
+	int length, old_errno = errno;
 	char text[256];
-	int length;
 
 	if (function) {
 		function(holder, waited);
+		errno = old_errno;
 		return;
 	}
 	length = snprintf(text, sizeof(text),
@@ -919,28 +947,43 @@ static int prepare_at_once(struct own_gate *own, struct place *fork, __u32 need,
 		spoil_copies(own);
 		end_ticket(own, time);
 	}
-	if ((fork->pass & need) == need && time < fork->pass_until)
-		return 0;
-	return make_copies(own) ? ENOMEM : -1;
+	return (fork->pass & need) == need && time < fork->pass_until ? 0 : -1;
+}
+
+static void stop_polling(struct place *fork)
+{
+	if (!fork->polled)
+		return;
+	fork->polled = false;
+	set_timer(fork);
+}
+
+/* Return: whose section the fork waits for, NULL if there is none. */
+static struct place *stops_at(struct own_gate *own, const struct place *fork)
+{
+	struct place *place = &own->places[fork->cursor];
+
+	return fork->seen == own->gate.admitted && place != fork &&
+	       (inside(slot_of(own, place)) & fork->need) ? place : NULL;
 }
 
 int __forkgate_gate_descriptor(struct own_gate *own)
 {
 	struct itimerspec time = { .it_interval.tv_sec = POLL_INTERVAL };
-	struct gate *gate = &own->gate;
+	struct place *fork = place_of(own, forkgate_self);
 	__u64 mask;
 	long fd;
 
 	lock(own, &mask);
-	if (!have_timer(gate)) {
+	if (!have_timer(fork)) {
 		fd = __forkgate_move(raw_call(SYS_timerfd_create, CLOCK_MONOTONIC,
 					      TFD_CLOEXEC | TFD_NONBLOCK));
-		gate->timer = fd < 0 ? 0 : fd + 1;
-		if (gate->timer)
+		fork->timer = fd < 0 ? 0 : fd + 1;
+		if (fork->timer)
 			raw_call(SYS_timerfd_settime, fd, 0, &time, NULL);
-		set_timer(own);
+		set_timer(fork);
 	}
-	fd = (int)gate->timer - 1;
+	fd = (int)fork->timer - 1;
 	unlock(own, &mask);
 	return fd;
 }
@@ -958,21 +1001,21 @@ static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 w
 	lock(own, &mask);
 	tick(own, time);
 	wake_for(own, fork);	/* this may be a handler between L1 and L3 */
+	/* The time goes on when a place that is polled for was lost. */
+	if (poll && fork->polled && fork->polled_for == need)
+		start = fork->since;
 	err = prepare_at_once(own, fork, need, time);
 	if (err >= 0)
 		goto out;
-	if (fork->need && !(fork->polled && fork->need == need)) {
+	if (fork->need && fork->polled && fork->need == need) {
+		order = fork->order;
+	} else if (fork->need) {
 		/* of the code that this signal handler has interrupted; or for less */
 		remove_fork(own, fork);
 		settle(own, time);
 	}
 	fork->expired = false;
 	fork->pass = 0;
-	fork->ready = false;
-	if (fork->need) {
-		order = fork->order;
-		start = fork->since;
-	}
 
 	for (;;) {
 		if (!fork->need || fork->order != order) {
@@ -986,13 +1029,15 @@ static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 w
 			fork->patience = times(own->kept.policy.patience, attempt);
 		}
 		fork->polled = poll;
+		fork->polled_for = need;
+		fork->look_at = 0;
 		fork->until = later(time, hold_of(own));
 		fork->inside = inside(slot_of(own, fork));
 		if (in_a_circle(own, fork)) {
 			err = EDEADLK;
 			break;
 		}
-		err = join(own, fork, time);
+		err = make_copies(own) ? ENOMEM : join(own, fork, time);
 		if (err)
 			break;
 		if (may_grant(own, fork)) {
@@ -1002,15 +1047,15 @@ static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 w
 		until = later(start, wait);
 		if (time >= until) {
 			err = ETIMEDOUT;
-			if (fork != &own->places[fork->cursor])
-				fill_holder(own, &own->places[fork->cursor], blamed);
+			if (stops_at(own, fork))
+				fill_holder(own, stops_at(own, fork), blamed);
 			break;
 		}
 		if (poll) {
 			fork->look_at = earlier(until, later(time, hold_of(own) / 2));
-			set_timer(own);
-			err = EAGAIN;
-			goto out;
+			set_timer(fork);
+			unlock(own, &mask);
+			return EAGAIN;
 		}
 		event = fork->event;
 		until = earlier(earlier(until, next_tick(gate)), later(time, LOOK));
@@ -1023,11 +1068,17 @@ static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 w
 	if (fork->need)
 		remove_fork(own, fork);
 	settle(own, time);
-	if (err != ENOSYS)
+	if (err != ENOSYS && err != ENOMEM)
 		err = fail(own, fork, need, err, flags & FORKGATE_TIMED, time);
 out:
+	stop_polling(fork);
 	unlock(own, &mask);
 	return err;
+}
+
+static bool is_late(const struct fork_attempt *attempt)
+{
+	return attempt && attempt->kind == FORK_LATE && !attempt->own.began;
 }
 
 static int do_prepare(struct own_gate *own, struct place *fork, struct forkgate_prepare *prep)
@@ -1040,7 +1091,8 @@ static int do_prepare(struct own_gate *own, struct place *fork, struct forkgate_
 		      prep->flags & FORKGATE_TIMED ? prep->timeout : own->kept.policy.timeout,
 		      prep->attempt, prep->flags, &blamed);
 	prep->outcome = slot_of(own, fork)->outcome;
-	if (blamed.domains && !(prep->flags & FORKGATE_TIMED))
+	/* Who has limited the wait knows; but nobody else tells of a fork of the C library's. */
+	if (blamed.domains && (!(prep->flags & FORKGATE_TIMED) || is_late(fork->attempt)))
 		blame(&blamed, now() - start, err);
 	return err;
 }
@@ -1066,6 +1118,7 @@ static int release(struct own_gate *own, struct place *fork)
 	}
 	fork->expired = false;
 	fork->pass = 0;
+	stop_polling(fork);
 	unlock(own, &mask);
 	return err;
 }
@@ -1112,20 +1165,22 @@ static bool try_copy(struct own_gate *own, struct fork_attempt *attempt)
 	return ok;
 }
 
-void __forkgate_gate_copy(struct own_gate *own, struct fork_attempt *attempt)
+bool __forkgate_gate_copy(struct own_gate *own, struct fork_attempt *attempt)
 {
 	struct place *fork = place_of(own, attempt->slot);
 	struct forkgate_holder blamed;
 
 	attempt->own.began = true;
 	if (try_copy(own, attempt))
-		return;
+		return true;
 	/* Rule 11: from scratch, no longer than the patience */
-	if (prepare(own, fork, attempt->domains,
+	if (!prepare(own, fork, attempt->domains,
 		    times(own->kept.policy.patience, attempt->tried), attempt->tried,
-		    FORKGATE_TIMED, &blamed) ||
-	    !try_copy(own, attempt))
-		attempt->own.refused = true;
+		     FORKGATE_TIMED, &blamed) &&
+	    try_copy(own, attempt))
+		return true;
+	attempt->own.refused = true;
+	return false;
 }
 
 /* Is the ticket that of a fork too which this one, in a signal handler, has interrupted? */
@@ -1147,11 +1202,10 @@ void __forkgate_gate_copied(struct own_gate *own, struct fork_attempt *attempt)
 	if (!attempt->own.copying || attempt->own.judged)
 		return;
 	lock(own, &mask);
-	tick(own, time);
 	attempt->own.judged = true;
 	attempt->own.spoiled = judge(own, attempt->own.number, COPY_COMPLETE) != COPY_COMPLETE;
-	if ((attempt->domains & FORKGATE_MEMORY) &&
-	    time - attempt->own.since > own->kept.copy_time)
+	tick(own, time);
+	if ((attempt->domains & FORKGATE_MEMORY) && !attempt->own.spoiled)
 		own->kept.copy_time = time - attempt->own.since;
 	if (gate->holder == fork && !is_inner(gate, attempt)) {
 		if (attempt->own.keep)
@@ -1250,7 +1304,6 @@ static bool parent_of_vfork(struct own_gate *own, __u32 *tid)
 
 static int do_register(struct own_gate *own, struct forkgate_register *reg)
 {
-	void *thread = (void *)pthread_self();
 	__u32 tid = raw_call(SYS_gettid);
 	pid_t pid = raw_call(SYS_getpid);
 	struct place *place;
@@ -1261,7 +1314,7 @@ static int do_register(struct own_gate *own, struct forkgate_register *reg)
 	tick(own, now());
 	if (pid != own->gate.home && parent_of_vfork(own, &tid))
 		pid = own->gate.home;
-	place = find_place(own, thread);
+	place = find_place(own, (void *)pthread_self());
 	if (place && slot_of(own, place)->tid != tid &&
 	    (place->pid == pid || ended(own, place))) {
 		forget(own, place);	/* it had the caller's memory */
@@ -1271,9 +1324,7 @@ static int do_register(struct own_gate *own, struct forkgate_register *reg)
 	if (!place) {
 		err = ENOSPC;
 	} else if (!place->thread) {
-		place->thread = thread;
-		place->pid = pid;
-		slot_of(own, place)->tid = tid;
+		set_owner(own, place, pid, tid);
 	}
 	unlock(own, &mask);
 	if (place) {

@@ -237,8 +237,10 @@ bool __forkgate_fork_end(struct fork_attempt *attempt, bool failed);
  *
  * For the attempt that the thread is in: in its atfork handler, or where there is
  * none.
+ *
+ * Return: false if there is no ticket: then it must not fork, if that can be helped.
  */
-void __forkgate_fork_verify(void);
+bool __forkgate_fork_verify(void);
 
 /**
  * __forkgate_fork_copied() - the copy is complete, in the parent
@@ -288,23 +290,26 @@ pid_t __forkgate_fork_prepared(pid_t (*real)(void));
  * __forkgate_vfork_begin() - what vfork.S does in C before the system call
  * @err: 0, the error that vfork(2) has just failed with, or what
  *	__forkgate_vfork_end() has said
+ * @which: what this has returned before, unless @err is 0
  *
- * Return: 0: vfork (again); -1: that is the result, and errno is set.
+ * Return: not negative: vfork (again); -1: that is the result, and errno is set.
  */
-int __forkgate_vfork_begin(int err);
+int __forkgate_vfork_begin(int err, int which);
 
 /**
  * __forkgate_vfork_child() - and in the child
+ * @which: what __forkgate_vfork_begin() has returned
  */
-void __forkgate_vfork_child(void);
+void __forkgate_vfork_child(int which);
 
 /**
  * __forkgate_vfork_end() - and in the parent, when it has a child
  * @pid: the child
+ * @which: likewise
  *
  * Return: 0, or -1 when the child was thrown away: once more.
  */
-int __forkgate_vfork_end(pid_t pid);
+int __forkgate_vfork_end(pid_t pid, int which);
 
 /*
  * How many calls of fork() this thread is in, after their prepare; more than
@@ -323,6 +328,13 @@ extern __thread unsigned int __forkgate_forking;
  */
 FORKGATE_EXPORT extern __thread unsigned int __forkgate_retries;
 
+/* The call returns, or its thread ends in it: some can be cancelled. */
+static inline void __forkgate_fork_left(struct fork_attempt *attempt)
+{
+	if (attempt->slot)
+		__forkgate_fork_end(attempt, true);
+}
+
 /*
  * Call a function that forks, without waiting and then with a ticket (rule 11),
  * and call it again, with more patience (rule 7), as long as the ticket expires
@@ -335,19 +347,23 @@ FORKGATE_EXPORT extern __thread unsigned int __forkgate_retries;
  * @failed: whether "result" says that it has failed
  */
 #define PREPARED(kind_, refused_, call, failed) ({			\
-	struct fork_attempt attempt = fork_attempt(kind_);		\
+	struct fork_attempt attempt					\
+		__attribute__((__cleanup__(__forkgate_fork_left))) =	\
+		fork_attempt(kind_);					\
 	bool forks = attempt.domains & FORKGATE_MEMORY;			\
 	__typeof__(call) result;					\
 	int error;							\
 									\
-	do {								\
+	for (;;) {							\
 		error = __forkgate_fork_begin(&attempt);		\
 		if (error) {						\
 			result = (refused_);				\
 			break;						\
 		}							\
-		if ((kind_) >= FORK_BARE)				\
-			__forkgate_fork_verify();			\
+		if ((kind_) >= FORK_BARE && !__forkgate_fork_verify()) { \
+			__forkgate_fork_end(&attempt, true);		\
+			continue;					\
+		}							\
 		__forkgate_forking += forks;				\
 		result = (call);					\
 		__forkgate_forking -= forks;				\
@@ -355,9 +371,12 @@ FORKGATE_EXPORT extern __thread unsigned int __forkgate_retries;
 		if (forks && !result) {					\
 			if ((kind_) == FORK_BARE)			\
 				__forkgate_fork_child();		\
+			attempt.slot = NULL;				\
 			break;						\
 		}							\
-	} while (__forkgate_fork_end(&attempt, (failed)));		\
+		if (!__forkgate_fork_end(&attempt, (failed)))		\
+			break;						\
+	}								\
 	result;								\
 })
 

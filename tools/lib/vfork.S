@@ -8,10 +8,11 @@
  * that have no code here keep their vfork(), which waits in the kernel; that is
  * harmless as libc takes no locks for it.
  *
- * __forkgate_vfork_begin(error), first called with 0, then with the error of the
- * system call, says whether to vfork (0) or what to return (-1).
- * __forkgate_vfork_child() is for the child, __forkgate_vfork_end(pid) for the
- * parent, when its child has gone its way; it says 0, or what to begin with once more.
+ * __forkgate_vfork_begin(error, which), first called with 0, then with the error of
+ * the system call, says which vfork() of the thread this is, or what to return (-1).
+ * __forkgate_vfork_child(which) is for the child, __forkgate_vfork_end(pid, which) for
+ * the parent, when its child has gone its way; it says 0, or what to begin with once
+ * more. The kernel leaves the register alone that has "which": %rsi or %edx.
  */
 #include <sys/syscall.h>
 
@@ -48,8 +49,9 @@ NAME:
 	addq	$8, %rsp
 	.cfi_adjust_cfa_offset -8
 	testl	%eax, %eax
-	jnz	.Lreturn
+	js	.Lreturn
 
+	movl	%eax, %esi
 	popq	%rdi
 	.cfi_adjust_cfa_offset -8
 	.cfi_register %rip, %rdi
@@ -70,9 +72,17 @@ NAME:
 .Lparent:
 	pushq	%rax
 	.cfi_adjust_cfa_offset 8
+	pushq	%rsi
+	.cfi_adjust_cfa_offset 8
+	subq	$8, %rsp
+	.cfi_adjust_cfa_offset 8
 	movl	%eax, %edi
 	call	__forkgate_vfork_end
 	movl	%eax, %edi
+	addq	$8, %rsp
+	.cfi_adjust_cfa_offset -8
+	popq	%rsi
+	.cfi_adjust_cfa_offset -8
 	popq	%rax
 	.cfi_adjust_cfa_offset -8
 	testl	%edi, %edi
@@ -84,6 +94,7 @@ NAME:
 .Lchild:
 	subq	$8, %rsp
 	.cfi_adjust_cfa_offset 8
+	movl	%esi, %edi
 	call	__forkgate_vfork_child
 	addq	$8, %rsp
 	.cfi_adjust_cfa_offset -8
@@ -99,12 +110,14 @@ NAME:
 	subl	$12, %esp
 	.cfi_adjust_cfa_offset 12
 	movl	%eax, (%esp)
+	movl	%edx, 4(%esp)
 	call	__forkgate_vfork_begin
 	addl	$12, %esp
 	.cfi_adjust_cfa_offset -12
 	testl	%eax, %eax
-	jnz	.Lreturn
+	js	.Lreturn
 
+	movl	%eax, %edx
 	popl	%ecx
 	.cfi_adjust_cfa_offset -4
 	.cfi_register %eip, %ecx
@@ -122,15 +135,18 @@ NAME:
 	jmp	.Lbegin
 
 .Lparent:
-	subl	$12, %esp
-	.cfi_adjust_cfa_offset 12
+	subl	$28, %esp
+	.cfi_adjust_cfa_offset 28
 	movl	%eax, (%esp)
-	movl	%eax, 8(%esp)
+	movl	%edx, 4(%esp)
+	movl	%eax, 16(%esp)
+	movl	%edx, 20(%esp)
 	call	__forkgate_vfork_end
 	movl	%eax, %ecx
-	movl	8(%esp), %eax
-	addl	$12, %esp
-	.cfi_adjust_cfa_offset -12
+	movl	16(%esp), %eax
+	movl	20(%esp), %edx
+	addl	$28, %esp
+	.cfi_adjust_cfa_offset -28
 	testl	%ecx, %ecx
 	jz	.Lreturn
 	movl	%ecx, %eax
@@ -141,6 +157,7 @@ NAME:
 .Lchild:
 	subl	$12, %esp
 	.cfi_adjust_cfa_offset 12
+	movl	%edx, (%esp)
 	call	__forkgate_vfork_child
 	addl	$12, %esp
 	.cfi_adjust_cfa_offset -12
