@@ -11,7 +11,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
-from tap import FORKGATE, HERE, Skip, main, test        # noqa: E402
+from tap import FORKGATE, HERE, main, test        # noqa: E402
 
 TOP = os.path.realpath(os.path.join(HERE, '..', '..'))
 LIBRARY = os.path.join(TOP, 'build', 'lib')
@@ -22,11 +22,12 @@ python = os.path.join(folder.name, 'bin', 'python')
 
 
 def run(*args, command=(), **environment):
-    """Standard output; nothing may be on standard error"""
+    """Standard output; nothing may be on standard error but what forkgate run says of CPython's locks"""
     env = {name: value for name, value in os.environ.items() if name not in ('PYTHONPATH', 'LD_LIBRARY_PATH')}
     result = subprocess.run([*command, *args], capture_output=True, text=True, cwd=folder.name,
                             env={**env, **environment})
-    assert result.returncode == 0 and not result.stderr, result
+    said = [line for line in result.stderr.splitlines() if not command or 'are not seen: ' not in line]
+    assert result.returncode == 0 and not said, result
     return result.stdout
 
 
@@ -76,8 +77,6 @@ def no_library_no_word():
 
 @test
 def forkgate_run():
-    if not os.path.exists('/dev/forkgate'):
-        raise Skip('forkgate run needs the module')
     program = REPLACED + '; print({line.split()[-1] for line in open("/proc/self/maps") if "libforkgate.so" in line})'
     output = run(python, '-c', program, command=(FORKGATE, 'run', '--'))
     assert output == f"True\n{{'{os.path.realpath(LIBRARY + '/libforkgate.so.0')}'}}\n", output

@@ -63,7 +63,8 @@ class Variant:
 
     def in_force(self):
         expected = {'plain': 'False False\n', 'import': 'True False\n', 'run': 'True True\n'}
-        return self.run('-c', IN_FORCE).stdout == expected[self.name]
+        # after what forkgate run has to say
+        return self.run('-c', IN_FORCE).stdout.splitlines(True)[-1:] == [expected[self.name]]
 
     def verdicts(self, suite, tests=()):
         """Of each test: what it says. One that is not there did not run."""
@@ -121,9 +122,6 @@ def main():
                 variant = Variant(name, version, folder)
                 if variant.in_force():
                     variants.append(variant)
-                elif name == 'run' and not os.path.exists(DEVICE):
-                    print('# forkgate run needs the module')
-                    skipped += 1
                 else:
                     print(f'not ok {version}, {name}: the forks are not replaced')
                     failed += 1
