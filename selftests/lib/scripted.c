@@ -1506,30 +1506,30 @@ TEST_F(gate, atfork_handler_limits_its_wait)
 
 TEST_F(gate, vfork)
 {
-	EXPECT_EQ(0, __forkgate_vfork_begin(0));
+	EXPECT_EQ(0, __forkgate_vfork_begin(0, 0));
 	EXPECT_EQ(FILES, my_slot()->tries);
 	EXPECT_EQ(0, kernel.prepares);
 
 	my_slot()->outcome = FORKGATE_OUTCOME_EXPIRED;
-	EXPECT_EQ(0, __forkgate_vfork_begin(EAGAIN));
+	EXPECT_EQ(0, __forkgate_vfork_begin(EAGAIN, 0));
 	EXPECT_EQ(0, my_slot()->tries);
 	EXPECT_EQ(FILES, kernel.prepare.domains);
 	EXPECT_EQ(0, kernel.prepare.attempt);
-	EXPECT_EQ(0, __forkgate_vfork_begin(EAGAIN));
-	EXPECT_EQ(0, __forkgate_vfork_begin(EAGAIN));
+	EXPECT_EQ(0, __forkgate_vfork_begin(EAGAIN, 0));
+	EXPECT_EQ(0, __forkgate_vfork_begin(EAGAIN, 0));
 	EXPECT_EQ(2, kernel.prepare.attempt);
 	EXPECT_EQ(2, kernel.releases);
 
 	my_slot()->outcome = FORKGATE_OUTCOME_GRANTED;
 	errno = 0;
-	EXPECT_EQ(-1, __forkgate_vfork_begin(ENOMEM));
+	EXPECT_EQ(-1, __forkgate_vfork_begin(ENOMEM, 0));
 	EXPECT_EQ(ENOMEM, errno);
 	EXPECT_EQ(3, kernel.releases);
 
-	EXPECT_EQ(0, __forkgate_vfork_begin(0));
+	EXPECT_EQ(0, __forkgate_vfork_begin(0, 0));
 	my_slot()->outcome = FORKGATE_OUTCOME_EXPIRED;
 	kernel.prepare_error = ETIMEDOUT;
-	EXPECT_EQ(-1, __forkgate_vfork_begin(EAGAIN));
+	EXPECT_EQ(-1, __forkgate_vfork_begin(EAGAIN, 0));
 	EXPECT_EQ(EAGAIN, errno);
 	EXPECT_EQ(0, my_slot()->tries);
 }
@@ -1537,10 +1537,19 @@ TEST_F(gate, vfork)
 /* A child shares its parent's memory, and may do the same. */
 TEST_F(gate, vfork_in_a_vfork_child)
 {
-	EXPECT_EQ(0, __forkgate_vfork_begin(0));
-	EXPECT_EQ(0, __forkgate_vfork_begin(0));
-	EXPECT_EQ(0, __forkgate_vfork_end(1));
-	EXPECT_EQ(0, __forkgate_vfork_end(1));
+	int i;
+
+	EXPECT_EQ(0, __forkgate_vfork_begin(0, 0));
+	EXPECT_EQ(1, __forkgate_vfork_begin(0, 0));
+	EXPECT_EQ(0, __forkgate_vfork_end(1, 1));
+	EXPECT_EQ(1, __forkgate_vfork_begin(0, 0));	/* and never comes back */
+	EXPECT_EQ(0, __forkgate_vfork_end(1, 0));
+	for (i = 0; i < 8; i++)
+		EXPECT_EQ(i, __forkgate_vfork_begin(0, 0));
+	errno = 0;
+	EXPECT_EQ(-1, __forkgate_vfork_begin(0, 0));
+	EXPECT_EQ(EAGAIN, errno);
+	EXPECT_EQ(0, __forkgate_vfork_end(1, 0));
 	EXPECT_EQ(0, my_slot()->tries);
 }
 

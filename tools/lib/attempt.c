@@ -53,7 +53,7 @@ static void push(struct fork_attempt *attempt)
 	*current = attempt;
 }
 
-/* Inner ones that are left are gone: of a vfork child, or of a cancelled call. */
+/* Inner ones that are left were those of a vfork child, which is gone. */
 static void pop(struct fork_attempt *attempt)
 {
 	*current_attempt() = attempt->own.outer;

@@ -32,7 +32,10 @@ FORKGATE_EXPORT int forkgate_state(struct forkgate_state *state)
 
 FORKGATE_EXPORT unsigned int forkgate_copy(void)
 {
-	return __forkgate_gate() ? 0 : forkgate_header_of(forkgate_self)->copy;
+	struct forkgate_policy policy;
+
+	/* The library's own gate learns that it is a child's when it is used. */
+	return forkgate_policy_get(&policy) ? 0 : forkgate_header_of(forkgate_self)->copy;
 }
 
 FORKGATE_EXPORT int forkgate_tryprepare(unsigned int domains, int *fd)
@@ -44,8 +47,8 @@ FORKGATE_EXPORT int forkgate_tryprepare(unsigned int domains, int *fd)
 	int err;
 
 	*fd = -1;
-	/* Without a gate there is nothing to wait for. */
-	if (domains - 1 >= FORKGATE_DOMAINS || __forkgate_gate())
+	/* Without a gate there is nothing to wait for, and with one it may be the wrong one. */
+	if (domains - 1 >= FORKGATE_DOMAINS || __forkgate_not_strict_enough())
 		return forkgate_prepare(domains, NULL);
 	err = __forkgate_call(FORKGATE_IOC_PREPARE, &prepare);
 	if (err == EAGAIN)

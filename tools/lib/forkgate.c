@@ -309,6 +309,11 @@ static int not_strict_enough(void)
 	return own_gate() && __forkgate_unit_is_strict() ? module_error : 0;
 }
 
+bool __forkgate_not_strict_enough(void)
+{
+	return __forkgate_gate() || not_strict_enough();
+}
+
 FORKGATE_EXPORT int forkgate_init(unsigned int flags)
 {
 	struct forkgate_slot *slot = forkgate_self;

@@ -28,6 +28,7 @@
  * @polled_for: domains that it polls for
  * @listed: of the first thread of the process: it has a list of robust locks
  * @expired: its last ticket has expired
+ * @arrival: the owner's number among those kept out, 0 if it is not
  * @pass: domains for which the policy lets its next clone go ahead unsafe
  * @event: futex, changes when this fork has to look again
  * @inside: domains that its sections are of, those of a signal handler not counted
@@ -60,6 +61,7 @@ struct place {
 	__u8 inside;
 	bool reached;
 	__u32 timer;
+	__u32 arrival;
 	__u32 event;
 	__u32 cursor;
 	__u32 seen;

@@ -48,6 +48,7 @@
 #include <sys/timerfd.h>
 
 #include "gate-internal.h"
+#include "message.h"
 
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK	18
@@ -389,7 +390,7 @@ static void set_timer(const struct place *fork)
 
 static void wake_fork(struct place *fork)
 {
-	__atomic_fetch_add(&fork->event, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&fork->event, 1, __ATOMIC_RELEASE);
 	futex_wake(&fork->event, INT_MAX);
 	if (fork->polled && fork->look_at != 1) {
 		fork->look_at = 1;	/* long ago */
@@ -604,13 +605,13 @@ static void admit(struct own_gate *own, struct place *place, __u32 domains, bool
 	}
 }
 
-/* Return: the number of one more thread that is kept out. */
-static __u32 arrive(struct gate *gate)
+/* One more thread is kept out. */
+static void arrive(struct gate *gate, struct place *place)
 {
 	gate->blocked++;
 	if (!++gate->arrivals)
 		gate->arrivals++;
-	return gate->arrivals;
+	place->arrival = gate->arrivals;
 }
 
 /* The caller has counted one level of each domain in @domains. */
@@ -618,7 +619,7 @@ static int enter(struct own_gate *own, struct place *place, struct forkgate_ente
 {
 	struct forkgate_slot *slot = slot_of(own, place);
 	struct gate *gate = &own->gate;
-	__u32 domains = enter->domains, number, event;
+	__u32 domains = enter->domains, outer = place->arrival, event;
 	__u64 mask, until, time = now();
 	bool newcomer;
 	pid_t home;
@@ -640,7 +641,7 @@ static int enter(struct own_gate *own, struct place *place, struct forkgate_ente
 	}
 
 	home = gate->home;
-	number = arrive(gate);
+	arrive(gate, place);
 	do {
 		event = gate->event;
 		until = next_tick(gate);
@@ -651,14 +652,15 @@ static int enter(struct own_gate *own, struct place *place, struct forkgate_ente
 		tick(own, time);
 		if (gate->home != home) {	/* the child of a fork in a signal handler */
 			home = gate->home;
-			number = arrive(gate);
+			arrive(gate, place);
 		}
-	} while (!may_enter(own, place, domains, newcomer, number));
+	} while (!may_enter(own, place, domains, newcomer, place->arrival));
 
-	if ((__s32)(gate->released - number) < 0)
+	if ((__s32)(gate->released - place->arrival) < 0)
 		gate->blocked--;
 	else if (gate->pending && !--gate->pending)
 		wake_forks(own);
+	place->arrival = outer;
 	add_levels(slot, domains, 1);
 	admit(own, place, domains, newcomer);
 	unlock(own, &mask);
@@ -703,6 +705,14 @@ static int close_gate(struct own_gate *own, const struct place *fork, __u32 need
 	return 0;
 }
 
+/* The fork may have interrupted, in a signal handler, one that is to go in. */
+static bool others_pending(const struct gate *gate, const struct place *fork)
+{
+	bool mine = fork->arrival && (__s32)(gate->released - fork->arrival) >= 0;
+
+	return gate->pending > mine;
+}
+
 static void take_part(struct gate *gate, struct place *fork)
 {
 	fork->phase = gate->phase;
@@ -723,7 +733,7 @@ static int join(struct own_gate *own, struct place *fork, __u64 time)
 	__u32 need = fork->need;
 	struct place *other;
 
-	if (!gate->closed && gate->pending)
+	if (!gate->closed && others_pending(gate, fork))
 		return 0;
 	if (gate->closed && gate->granted && !is_member(gate, fork) &&
 	    own->kept.policy.patience && !(inside(slot_of(own, fork)) & gate->closed))
@@ -790,7 +800,7 @@ static bool may_grant(struct own_gate *own, struct place *fork)
 	struct gate *gate = &own->gate;
 
 	/* What a yield has released goes first. */
-	return is_member(gate, fork) && !gate->holder && !gate->pending && all_idle(own, fork);
+	return is_member(gate, fork) && !gate->holder && !others_pending(gate, fork) && all_idle(own, fork);
 }
 
 /*
@@ -809,8 +819,10 @@ static bool waits_for(struct own_gate *own, const struct place *fork, const stru
 static bool in_a_circle(struct own_gate *own, struct place *fork)
 {
 	struct place *other, *next;
-	bool more = fork->inside;
+	bool more = true;
 
+	if (!fork->inside)
+		return false;
 	for (other = own->gate.forks; other; other = other->next)
 		other->reached = other != fork && waits_for(own, fork, other);
 	while (more) {
@@ -911,7 +923,8 @@ static void blame(const struct forkgate_holder *holder, __u64 waited, int err)
 			  holder->site);
 	if (length > (int)sizeof(text) - 1)
 		length = sizeof(text) - 1;
-	raw_call(SYS_write, STDERR_FILENO, text, length);
+	forkgate_write_message(text, length);
+	errno = old_errno;
 }
 
 /*
@@ -988,6 +1001,24 @@ int __forkgate_gate_descriptor(struct own_gate *own)
 	return fd;
 }
 
+/*
+ * Without the lock. All that wait are woken when a ticket ends, and one has the next:
+ * the others need not look before that ends. Return: now.
+ */
+static __attribute__((__no_sanitize_thread__)) __u64
+wait_for_event(struct gate *gate, struct place *fork, __u32 event, __u64 until)
+{
+	__u64 time;
+
+	do {
+		futex_wait(&fork->event, event, until);
+		time = now();
+		event = __atomic_load_n(&fork->event, __ATOMIC_ACQUIRE);
+		/* pairs with wake_fork(): this event has come, or that it was for is seen */
+	} while (time < until && __atomic_load_n(&gate->holder, __ATOMIC_RELAXED));
+	return time;
+}
+
 /* @wait: ns. @blamed: filled in when that was not enough. Return: as PREPARE. */
 static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 wait,
 		   unsigned int attempt, __u32 flags, struct forkgate_holder *blamed)
@@ -1060,8 +1091,7 @@ static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 w
 		event = fork->event;
 		until = earlier(earlier(until, next_tick(gate)), later(time, LOOK));
 		unlock(own, &mask);
-		futex_wait(&fork->event, event, until);
-		time = now();
+		time = wait_for_event(gate, fork, event, until);
 		lock(own, &mask);
 		tick(own, time);
 	}

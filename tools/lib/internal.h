@@ -195,6 +195,13 @@ struct forkgate_slot *__forkgate_slot(void);
 bool __forkgate_gated(const struct forkgate_slot *slot);
 
 /**
+ * __forkgate_not_strict_enough() - has the thread no gate, or one that is not enough?
+ *
+ * Return: whether FORKGATE_STRICT makes calls fail that need a gate, or there is none.
+ */
+bool __forkgate_not_strict_enough(void);
+
+/**
  * __forkgate_prepare() - take a ticket
  * @domains: as forkgate_prepare()
  * @timeout: ns, or NULL for the policy's
@@ -328,13 +335,6 @@ extern __thread unsigned int __forkgate_forking;
  */
 FORKGATE_EXPORT extern __thread unsigned int __forkgate_retries;
 
-/* The call returns, or its thread ends in it: some can be cancelled. */
-static inline void __forkgate_fork_left(struct fork_attempt *attempt)
-{
-	if (attempt->slot)
-		__forkgate_fork_end(attempt, true);
-}
-
 /*
  * Call a function that forks, without waiting and then with a ticket (rule 11),
  * and call it again, with more patience (rule 7), as long as the ticket expires
@@ -347,9 +347,7 @@ static inline void __forkgate_fork_left(struct fork_attempt *attempt)
  * @failed: whether "result" says that it has failed
  */
 #define PREPARED(kind_, refused_, call, failed) ({			\
-	struct fork_attempt attempt					\
-		__attribute__((__cleanup__(__forkgate_fork_left))) =	\
-		fork_attempt(kind_);					\
+	struct fork_attempt attempt = fork_attempt(kind_);		\
 	bool forks = attempt.domains & FORKGATE_MEMORY;			\
 	__typeof__(call) result;					\
 	int error;							\
@@ -371,7 +369,6 @@ static inline void __forkgate_fork_left(struct fork_attempt *attempt)
 		if (forks && !result) {					\
 			if ((kind_) == FORK_BARE)			\
 				__forkgate_fork_child();		\
-			attempt.slot = NULL;				\
 			break;						\
 		}							\
 		if (!__forkgate_fork_end(&attempt, (failed)))		\

@@ -7,8 +7,8 @@
  * called __wrap_NAME, and ld's --wrap=NAME puts them in place; they must be in
  * a file of their own, which a program without --wrap does not link.
  *
- * No original waits: it fails, and has undone what it did. Then comes the wait,
- * and then it is called again.
+ * No original waits at the module's gate: it fails, and has undone what it did. Then
+ * comes the wait, and then it is called again. The library's own gate waits before.
  *
  * Those that not every C library has are made where the library is built with
  * one that has them, and say ENOSYS where it then runs with one that has not.
@@ -16,12 +16,15 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <pty.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <utmp.h>
 
@@ -52,7 +55,6 @@ static struct {
 	void *popen;
 	void *posix_spawn;
 	void *posix_spawnp;
-	void *system;
 #if HAVE__FORK
 	void *_Fork;
 #endif
@@ -81,7 +83,6 @@ static __attribute__((__constructor__)) void find_originals(void)
 	ORIGINAL(popen);
 	ORIGINAL(posix_spawn);
 	ORIGINAL(posix_spawnp);
-	ORIGINAL(system);
 #if HAVE__FORK
 	ORIGINAL(_Fork);
 #endif
@@ -101,7 +102,6 @@ __typeof__(fork) __real_fork;
 __typeof__(popen) __real_popen;
 __typeof__(posix_spawn) __real_posix_spawn;
 __typeof__(posix_spawnp) __real_posix_spawnp;
-__typeof__(system) __real_system;
 #if HAVE__FORK
 __typeof__(_Fork) __real__Fork;
 #endif
@@ -132,7 +132,7 @@ FORKGATE_EXPORT pid_t forkgate_fork(void)
 FORKGATE_EXPORT int INTERPOSED(daemon)(int nochdir, int noclose)
 {
 	struct stat status;
-	int fd, to;
+	int fd, to, ignored;
 
 	switch (__forkgate_fork_prepared(ORIGINAL(fork))) {
 	case -1:
@@ -144,8 +144,8 @@ FORKGATE_EXPORT int INTERPOSED(daemon)(int nochdir, int noclose)
 	}
 	if (setsid() < 0)
 		return -1;
-	if (!nochdir && chdir("/") < 0)
-		return -1;
+	ignored = nochdir ? 0 : chdir("/");	/* as glibc does */
+	(void)ignored;
 	if (noclose)
 		return 0;
 	fd = open("/dev/null", O_RDWR);
@@ -220,19 +220,107 @@ FORKGATE_EXPORT FILE *INTERPOSED(popen)(const char *command, const char *type)
 }
 
 /*
- * glibc says that it could not fork by errno alone, next to the status of a
- * command that was not found.
+ * The C library's system() returns when the command has ended. The ticket of its
+ * fork has to end before, when the shell has been started, as what follows shows.
+ * While such calls run the process ignores the two signals.
  */
-FORKGATE_EXPORT int INTERPOSED(system)(const char *command)
-{
-	int old_errno = errno;
-	int status;
+static struct {
+	pthread_mutex_t lock;
+	unsigned int calls;
+	struct sigaction interrupt, quit;
+} commands = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-	status = PREPARED(FORK_SPAWN, (errno = error, -1),
-			  (errno = 0, ORIGINAL(system)(command)),
-			  errno == EAGAIN);
-	if (!errno)
-		errno = old_errno;
+/* @defaults: signals that are not ignored by the program */
+static void begin_command(sigset_t *defaults)
+{
+	struct sigaction ignore = { .sa_handler = SIG_IGN };
+	int err = forkgate_enter(FORKGATE_MEMORY);
+
+	pthread_mutex_lock(&commands.lock);
+	if (!commands.calls++) {
+		sigaction(SIGINT, &ignore, &commands.interrupt);
+		sigaction(SIGQUIT, &ignore, &commands.quit);
+	}
+	sigemptyset(defaults);
+	if (commands.interrupt.sa_handler != SIG_IGN)
+		sigaddset(defaults, SIGINT);
+	if (commands.quit.sa_handler != SIG_IGN)
+		sigaddset(defaults, SIGQUIT);
+	pthread_mutex_unlock(&commands.lock);
+	if (!err)
+		forkgate_leave(FORKGATE_MEMORY);
+}
+
+static void end_command(const sigset_t *mask)
+{
+	int err = forkgate_enter(FORKGATE_MEMORY);
+
+	pthread_mutex_lock(&commands.lock);
+	if (!--commands.calls) {
+		sigaction(SIGINT, &commands.interrupt, NULL);
+		sigaction(SIGQUIT, &commands.quit, NULL);
+	}
+	pthread_mutex_unlock(&commands.lock);
+	if (!err)
+		forkgate_leave(FORKGATE_MEMORY);
+	pthread_sigmask(SIG_SETMASK, mask, NULL);
+}
+
+struct command {
+	sigset_t mask;
+	pid_t pid;
+};
+
+static void cancel_command(void *cancelled)
+{
+	struct command *command = cancelled;
+
+	kill(command->pid, SIGKILL);
+	while (waitpid(command->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	end_command(&command->mask);
+}
+
+FORKGATE_EXPORT int INTERPOSED(system)(const char *text)
+{
+	char *argv[] = { "sh", "-c", "--", (char *)text, NULL };
+	struct command command;
+	posix_spawnattr_t attr;
+	sigset_t child, defaults;
+	int err, old, status;
+
+	if (!text)
+		return !INTERPOSED(system)("exit 0");
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	begin_command(&defaults);
+	pthread_sigmask(SIG_BLOCK, &child, &command.mask);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setsigmask(&attr, &command.mask);
+	posix_spawnattr_setsigdefault(&attr, &defaults);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
+	err = INTERPOSED(posix_spawn)(&command.pid, "/bin/sh", NULL, &attr, argv, environ);
+	posix_spawnattr_destroy(&attr);
+	pthread_setcancelstate(old, NULL);
+	if (err) {
+		end_command(&command.mask);
+		errno = err;
+		return err == ENOENT || err == EACCES || err == ENOEXEC || err == E2BIG ?
+		       127 << 8 : -1;
+	}
+
+	pthread_cleanup_push(cancel_command, &command);
+	while (waitpid(command.pid, &status, 0) < 0) {
+		if (errno != EINTR) {
+			status = -1;
+			break;
+		}
+	}
+	pthread_cleanup_pop(0);
+	err = errno;
+	end_command(&command.mask);
+	errno = err;
 	return status;
 }
 

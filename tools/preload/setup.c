@@ -9,9 +9,13 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <link.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
+
+#include <message.h>
 
 #include "run.h"
 #include "section.h"
@@ -37,24 +41,28 @@ static __attribute__((__format__(__printf__, 1, 2))) void say(const char *format
 	if (used > room - 1)
 		used = room - 1;
 	text[used++] = '\n';
-	if (write(STDERR_FILENO, text, used) < 0)
-		return;
+	forkgate_write_message(text, used);
 }
+
+/* glibc 2.35. dladdr() waits for the lock of the loader, which the holder may have. */
+int _dl_find_object(void *address, struct dl_find_object *found) __attribute__((__weak__));
 
 static void say_holder(const struct forkgate_holder *holder)
 {
-	const char *function = "", *file = "?";
-	Dl_info info;
+	uint64_t address = holder->site;
+	struct dl_find_object found;
+	const char *file = "?";
 
-	if (dladdr((void *)(uintptr_t)holder->site, &info)) {
-		file = info.dli_fname;
-		if (info.dli_sname)
-			function = info.dli_sname;
+	if (_dl_find_object && !_dl_find_object((void *)(uintptr_t)holder->site, &found)) {
+		file = found.dlfo_link_map->l_name;
+		address -= found.dlfo_link_map->l_addr;
+		if (!*file)
+			file = (char *)getauxval(AT_EXECFN);
 	}
-	say("... thread %d is inside %s%s%s%.*s%s at %#" PRIx64 " in %s", holder->tid,
-	    holder->domains & FORKGATE_MEMORY ? "memory " : "",
-	    holder->domains & FORKGATE_FILES ? "files " : "", function, FORKGATE_LABEL_SIZE,
-	    holder->label, *function ? "()" : "", (uint64_t)holder->site, file);
+	say("... thread %d is inside%s%s%s%.*s at %#" PRIx64 " in %s", holder->tid,
+	    holder->domains & FORKGATE_MEMORY ? " memory" : "",
+	    holder->domains & FORKGATE_FILES ? " files" : "", *holder->label ? " " : "",
+	    FORKGATE_LABEL_SIZE, holder->label, address, file);
 }
 
 /*
