@@ -521,7 +521,7 @@ FIXTURE_VARIANT_ADD(forks, popen)
 			SKIP(return, "ThreadSanitizer has a vfork() of its own"); \
 	} while (0)
 #else
-#define NEEDS_VFORK(needs) do { } while (0)
+#define NEEDS_VFORK(needs) ((void)(needs))
 #endif
 
 FIXTURE_SETUP(forks)

@@ -1184,7 +1184,7 @@ static void expire_once(void)
 
 static long do_spawn(void *unused)
 {
-	char *argv[] = { "true", NULL };
+	char *const argv[] = { "true", NULL };
 	pid_t pid;
 	int err = posix_spawnp(&pid, "true", NULL, NULL, argv, environ);
 

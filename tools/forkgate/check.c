@@ -238,7 +238,7 @@ static bool check_library(void)
 
 enum {
 	TRIAL_GOOD,
-	TRIAL_NO_DEVICE,	/* of a child's results, errno in the upper byte's place */
+	TRIAL_NO_DEVICE,	/* the child could not use it */
 	TRIAL_NO_WAIT,		/* the fork did not wait */
 	TRIAL_FAILED,		/* it failed */
 	TRIAL_UNSAFE,		/* the child says that its copy is unsafe */

@@ -48,7 +48,7 @@
 #include <sys/timerfd.h>
 
 #include "gate-internal.h"
-#include "message.h"
+#include "message-internal.h"
 
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK	18
@@ -622,7 +622,6 @@ static int enter(struct own_gate *own, struct place *place, struct forkgate_ente
 	__u32 domains = enter->domains, outer = place->arrival, event;
 	__u64 mask, until, time = now();
 	bool newcomer;
-	pid_t home;
 
 	lock(own, &mask);
 	tick(own, time);
@@ -640,7 +639,6 @@ static int enter(struct own_gate *own, struct place *place, struct forkgate_ente
 		return EBUSY;
 	}
 
-	home = gate->home;
 	arrive(gate, place);
 	do {
 		event = gate->event;
@@ -650,12 +648,9 @@ static int enter(struct own_gate *own, struct place *place, struct forkgate_ente
 		time = now();
 		lock(own, &mask);
 		tick(own, time);
-		if (gate->home != home) {	/* the child of a fork in a signal handler */
-			home = gate->home;
-			arrive(gate, place);
-		}
 	} while (!may_enter(own, place, domains, newcomer, place->arrival));
 
+	/* In the child of a fork in a signal handler, it was kept out by another gate. */
 	if ((__s32)(gate->released - place->arrival) < 0)
 		gate->blocked--;
 	else if (gate->pending && !--gate->pending)
@@ -800,7 +795,8 @@ static bool may_grant(struct own_gate *own, struct place *fork)
 	struct gate *gate = &own->gate;
 
 	/* What a yield has released goes first. */
-	return is_member(gate, fork) && !gate->holder && !others_pending(gate, fork) && all_idle(own, fork);
+	return is_member(gate, fork) && !gate->holder && !others_pending(gate, fork) &&
+	       all_idle(own, fork);
 }
 
 /*
@@ -1205,7 +1201,7 @@ bool __forkgate_gate_copy(struct own_gate *own, struct fork_attempt *attempt)
 		return true;
 	/* Rule 11: from scratch, no longer than the patience */
 	if (!prepare(own, fork, attempt->domains,
-		    times(own->kept.policy.patience, attempt->tried), attempt->tried,
+		     times(own->kept.policy.patience, attempt->tried), attempt->tried,
 		     FORKGATE_TIMED, &blamed) &&
 	    try_copy(own, attempt))
 		return true;
@@ -1351,11 +1347,10 @@ static int do_register(struct own_gate *own, struct forkgate_register *reg)
 	} else if (!place) {
 		place = free_place(own);
 	}
-	if (!place) {
+	if (!place)
 		err = ENOSPC;
-	} else if (!place->thread) {
+	else if (!place->thread)
 		set_owner(own, place, pid, tid);
-	}
 	unlock(own, &mask);
 	if (place) {
 		reg->slot = place - own->places;

@@ -283,7 +283,7 @@ static void cancel_command(void *cancelled)
 
 FORKGATE_EXPORT int INTERPOSED(system)(const char *text)
 {
-	char *argv[] = { "sh", "-c", "--", (char *)text, NULL };
+	char *const argv[] = { "sh", "-c", "--", (char *)text, NULL };
 	struct command command;
 	posix_spawnattr_t attr;
 	sigset_t child, defaults;

@@ -15,7 +15,7 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
-#include <message.h>
+#include <message-internal.h>
 
 #include "run.h"
 #include "section.h"

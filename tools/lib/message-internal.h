@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR MIT */
 /*
- * message.h - messages on the standard error of somebody else's program
+ * message-internal.h - messages on the standard error of somebody else's program
  *
  * Must not wait, be cancelled, or raise SIGPIPE: rather nothing is said. Must not be
  * installed.
  */
-#ifndef _FORKGATE_MESSAGE_H
-#define _FORKGATE_MESSAGE_H
+#ifndef _FORKGATE_MESSAGE_INTERNAL_H
+#define _FORKGATE_MESSAGE_INTERNAL_H
 
 #include <poll.h>
 #include <sys/syscall.h>
@@ -23,4 +23,4 @@ static inline void forkgate_write_message(const char *text, size_t length)
 		syscall(SYS_write, (long)STDERR_FILENO, text, length);
 }
 
-#endif /* _FORKGATE_MESSAGE_H */
+#endif /* _FORKGATE_MESSAGE_INTERNAL_H */
