@@ -29,7 +29,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'tools'))
 
 import forkgate                                                 # noqa: E402
 from forkgate import FILES, MEMORY, _forks, _library            # noqa: E402
-from tap import LIMIT, SLOW, Skip, main, test, wait_for         # noqa: E402
+from tap import FORKGATE, LIMIT, SLOW, Skip, main, test, wait_for         # noqa: E402
 
 AT_ONCE = 5 * SLOW
 TRUE = '/bin/true'
@@ -770,6 +770,16 @@ def missing_library():
     if result.returncode == 0:
         raise Skip('the library is installed')
     assert 'ImportError: forkgate needs its C library, libforkgate.so.0' in result.stderr, result.stderr
+
+
+@test
+def sections_under_forkgate_run():
+    """The interpreter's lock, a mutex among other things, is no section: the threads go on"""
+    needs_gate()
+    hangs = os.path.join(os.path.dirname(__file__), 'hangs.py')
+    result = subprocess.run([FORKGATE, 'run', '--', sys.executable, hangs, 'lock', '20', 'sections'],
+                            capture_output=True, text=True)
+    assert result.stdout.startswith('0 20 ') and 'unsafe' not in result.stderr, result
 
 
 if __name__ == '__main__':

@@ -25,8 +25,10 @@
  * is entered by a thread that may have a signal handler do the same at any point.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
+#include <link.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -246,6 +248,31 @@ static __attribute__((__constructor__)) void setup_places(void)
  * Mutexes
  */
 
+/*
+ * CPython's global lock is a flag with a mutex and a condition variable. Whoever has
+ * the lock needs the mutex to give it back, and must not be kept out with it, as
+ * threads in sections may wait for it. The child makes all of it anew, so it is no
+ * section. It lies in an object of the interpreter's.
+ */
+static uintptr_t runtime, runtime_size;
+
+static __attribute__((__constructor__)) void find_runtime(void)
+{
+	const ElfW(Sym) * symbol;
+	Dl_info info;
+	void *found = dlsym(RTLD_DEFAULT, "_PyRuntime");
+
+	if (found && dladdr1(found, &info, (void **)&symbol, RTLD_DL_SYMENT) && symbol) {
+		runtime = (uintptr_t)found;
+		runtime_size = symbol->st_size;
+	}
+}
+
+static inline bool is_runtimes(const pthread_mutex_t *mutex)
+{
+	return unlikely((uintptr_t)mutex - runtime < runtime_size);
+}
+
 static int kind_of(const pthread_mutex_t *mutex)
 {
 	return __atomic_load_n(&mutex->__data.__kind, __ATOMIC_RELAXED);
@@ -357,6 +384,9 @@ static inline int mutex_lock(pthread_mutex_t *mutex, clockid_t clock,
 {
 	struct forkgate_slot *slot = forkgate_self;
 
+	if (is_runtimes(mutex))
+		return abstime ? REAL(pthread_mutex_clocklock)(mutex, clock, abstime) :
+				 REAL(pthread_mutex_lock)(mutex);
 	if (unlikely(!slot || section_domains != FORKGATE_MEMORY ||
 		     kind_of(mutex) != PTHREAD_MUTEX_NORMAL))
 		return mutex_lock_any(mutex, clock, abstime, caller);
@@ -380,6 +410,8 @@ static inline int mutex_unlock(pthread_mutex_t *mutex)
 {
 	int kind = kind_of(mutex);	/* it may be gone once it is unlocked */
 
+	if (is_runtimes(mutex))
+		return REAL(pthread_mutex_unlock)(mutex);
 	if (unlikely(kind != PTHREAD_MUTEX_NORMAL))
 		return mutex_unlock_any(mutex, kind);
 	mutex->__data.__owner = 0;
@@ -398,6 +430,8 @@ EXPORT int pthread_mutex_lock(pthread_mutex_t *mutex)
 
 EXPORT int pthread_mutex_trylock(pthread_mutex_t *mutex)
 {
+	if (is_runtimes(mutex))
+		return REAL(pthread_mutex_trylock)(mutex);
 	return lock_try(mutex_try, mutex, CALLER);
 }
 
