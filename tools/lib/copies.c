@@ -88,6 +88,8 @@ static int look_into(struct dl_phdr_info *object, size_t size, void *search)
 			uintptr_t name = at + sizeof(*note), text;
 
 			note = (void *)at;
+			if (note->n_namesz > end - at || note->n_descsz > end - at)
+				break;
 			text = name + ((note->n_namesz + 3) & ~3u);
 			at = text + ((note->n_descsz + 3) & ~3u);
 			if (at > end)

@@ -1028,8 +1028,8 @@ static int prepare(struct own_gate *own, struct place *fork, __u32 need, __u64 w
 	lock(own, &mask);
 	tick(own, time);
 	wake_for(own, fork);	/* this may be a handler between L1 and L3 */
-	/* The time goes on when a place that is polled for was lost. */
-	if (poll && fork->polled && fork->polled_for == need)
+	/* The time goes on, also when a place that is polled for was lost. */
+	if (fork->polled && fork->polled_for == need && (fork->need || poll))
 		start = fork->since;
 	err = prepare_at_once(own, fork, need, time);
 	if (err >= 0)
