@@ -278,6 +278,13 @@ void __forkgate_fork_child(void);
  */
 void __forkgate_fork_late(void);
 
+/* The C library's function NAME, as the program finds it */
+#ifdef FORKGATE_SHARED
+#define INTERPOSED(name)	name
+#else
+#define INTERPOSED(name)	__wrap_##name
+#endif
+
 /* fork.c */
 
 /**

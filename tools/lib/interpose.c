@@ -16,15 +16,12 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <pty.h>
-#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <utmp.h>
 
@@ -45,7 +42,6 @@ __typeof__(posix_spawnp) pidfd_spawnp;
 
 #ifdef FORKGATE_SHARED
 
-#define INTERPOSED(name)	name
 #define ORIGINAL(name)	\
 	((__typeof__(name) *)original(#name, &originals.name))
 #define EXISTS(name)		(!!ORIGINAL(name))
@@ -94,7 +90,6 @@ static __attribute__((__constructor__)) void find_originals(void)
 
 #else
 
-#define INTERPOSED(name)	__wrap_##name
 #define ORIGINAL(name)		__real_##name
 #define EXISTS(name)		((void)ORIGINAL(name), true)
 
@@ -217,111 +212,6 @@ FORKGATE_EXPORT FILE *INTERPOSED(popen)(const char *command, const char *type)
 {
 	return PREPARED(FORK_SPAWN, (errno = error, NULL),
 			ORIGINAL(popen)(command, type), !result);
-}
-
-/*
- * The C library's system() returns when the command has ended. The ticket of its
- * fork has to end before, when the shell has been started, as what follows shows.
- * While such calls run the process ignores the two signals.
- */
-static struct {
-	pthread_mutex_t lock;
-	unsigned int calls;
-	struct sigaction interrupt, quit;
-} commands = { .lock = PTHREAD_MUTEX_INITIALIZER };
-
-/* @defaults: signals that are not ignored by the program */
-static void begin_command(sigset_t *defaults)
-{
-	struct sigaction ignore = { .sa_handler = SIG_IGN };
-	int err = forkgate_enter(FORKGATE_MEMORY);
-
-	pthread_mutex_lock(&commands.lock);
-	if (!commands.calls++) {
-		sigaction(SIGINT, &ignore, &commands.interrupt);
-		sigaction(SIGQUIT, &ignore, &commands.quit);
-	}
-	sigemptyset(defaults);
-	if (commands.interrupt.sa_handler != SIG_IGN)
-		sigaddset(defaults, SIGINT);
-	if (commands.quit.sa_handler != SIG_IGN)
-		sigaddset(defaults, SIGQUIT);
-	pthread_mutex_unlock(&commands.lock);
-	if (!err)
-		forkgate_leave(FORKGATE_MEMORY);
-}
-
-static void end_command(const sigset_t *mask)
-{
-	int err = forkgate_enter(FORKGATE_MEMORY);
-
-	pthread_mutex_lock(&commands.lock);
-	if (!--commands.calls) {
-		sigaction(SIGINT, &commands.interrupt, NULL);
-		sigaction(SIGQUIT, &commands.quit, NULL);
-	}
-	pthread_mutex_unlock(&commands.lock);
-	if (!err)
-		forkgate_leave(FORKGATE_MEMORY);
-	pthread_sigmask(SIG_SETMASK, mask, NULL);
-}
-
-struct command {
-	sigset_t mask;
-	pid_t pid;
-};
-
-static void cancel_command(void *cancelled)
-{
-	struct command *command = cancelled;
-
-	kill(command->pid, SIGKILL);
-	while (waitpid(command->pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	end_command(&command->mask);
-}
-
-FORKGATE_EXPORT int INTERPOSED(system)(const char *text)
-{
-	char *const argv[] = { "sh", "-c", "--", (char *)text, NULL };
-	struct command command;
-	posix_spawnattr_t attr;
-	sigset_t child, defaults;
-	int err, old, status;
-
-	if (!text)
-		return !INTERPOSED(system)("exit 0");
-	sigemptyset(&child);
-	sigaddset(&child, SIGCHLD);
-	begin_command(&defaults);
-	pthread_sigmask(SIG_BLOCK, &child, &command.mask);
-	posix_spawnattr_init(&attr);
-	posix_spawnattr_setsigmask(&attr, &command.mask);
-	posix_spawnattr_setsigdefault(&attr, &defaults);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
-	err = INTERPOSED(posix_spawn)(&command.pid, "/bin/sh", NULL, &attr, argv, environ);
-	posix_spawnattr_destroy(&attr);
-	pthread_setcancelstate(old, NULL);
-	if (err) {
-		end_command(&command.mask);
-		errno = err;
-		return err == ENOENT || err == EACCES || err == ENOEXEC || err == E2BIG ?
-		       127 << 8 : -1;
-	}
-
-	pthread_cleanup_push(cancel_command, &command);
-	while (waitpid(command.pid, &status, 0) < 0) {
-		if (errno != EINTR) {
-			status = -1;
-			break;
-		}
-	}
-	pthread_cleanup_pop(0);
-	err = errno;
-	end_command(&command.mask);
-	errno = err;
-	return status;
 }
 
 #if HAVE__FORK

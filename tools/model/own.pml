@@ -441,14 +441,17 @@ inline all_join()
 	od
 }
 
+/* but not an entry of the thread itself, which its handler has interrupted */
+#define OTHERS_PENDING(t)	(pending > (E[t].state == RELEASED && !mutant(OWN_PENDING_SELF)))
+
 inline join(t)
 {
 	if
 	:: closed == 0 ->
 		if
-		:: pending && !mutant(OWN_PHASE_EARLY)
+		:: OTHERS_PENDING(t) && !mutant(OWN_PHASE_EARLY)
 		:: else ->
-			handover = (pending == 0);
+			handover = !OTHERS_PENDING(t);
 			assert(handover);
 			granted = false;
 			T[t].member = true;
@@ -552,7 +555,7 @@ inline check_circle(t)
 
 #define IN_PHASE(t)	(T[t].member && closed)
 #define MAY_GRANT(t)	((IN_PHASE(t) || mutant(OWN_QUEUE_GRANTED)) && (holder == NONE || mutant(OWN_TWO_TICKETS)) && \
-			 (!pending || mutant(OWN_GRANT_EARLY)))
+			 (!OTHERS_PENDING(t) || mutant(OWN_GRANT_EARLY)))
 
 inline grant(t)
 {
