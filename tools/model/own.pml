@@ -442,7 +442,7 @@ inline all_join()
 }
 
 /* but not an entry of the thread itself, which its handler has interrupted */
-#define OTHERS_PENDING(t)	(pending > (E[t].state == RELEASED && !mutant(OWN_PENDING_SELF)))
+#define OTHERS_PENDING(t)	(pending > (E[t].state == RELEASED))
 
 inline join(t)
 {
