@@ -32,7 +32,9 @@ def build_and_run(path, write):
         with open(path, 'wb') as program:
             write(program)      # no child keeps it open
     os.chmod(path, 0o755)
-    return subprocess.run([path]).returncode
+    with forkgate.section(forkgate.FILES):
+        process = subprocess.Popen([path])  # nor a pipe of this
+    return process.wait()
 # guide: end
 
 
