@@ -36,7 +36,7 @@ unexplained() {
 	done
 }
 
-# Each test passes if it prints nothing, and is skipped with status 4.
+# see tap.sh
 test_annotated_functions_are_in_the_table() {
 	"$preload/annotated" >"$tmp/annotated" || return 4
 	[ "$(wc -l <"$tmp/annotated")" -gt 200 ] || echo 'the manual was not understood'
@@ -73,22 +73,5 @@ test_every_function_is_called_or_says_why_not() {
 	diff <(kinds wrap raw rawhand hand) <(sed -nE 's/^(NO_)?RECIPE\(([a-zA-Z0-9_]+),.*/\2/p' recipes.inc | sort)
 }
 
-mapfile -t tests < <(declare -F | sed -n 's/^declare -f test_//p')
-echo "TAP version 13"
-echo "1..${#tests[@]}"
-failed=0 number=0
-for name in "${tests[@]}"; do
-	number=$((number + 1))
-	"test_$name" >"$tmp/out" 2>"$tmp/err"
-	status=$?
-	if [ $status -eq 4 ]; then
-		echo "ok $number $name # SKIP $(tail -n 1 "$tmp/err")"
-	elif [ -s "$tmp/out" ] || [ -s "$tmp/err" ]; then
-		head -n 20 "$tmp/out" "$tmp/err" | sed 's/^/# /'
-		echo "not ok $number $name"
-		failed=1
-	else
-		echo "ok $number $name"
-	fi
-done
-exit $failed
+# shellcheck source=/dev/null # shellcheck looks at it by itself
+. ./tap.sh
