@@ -613,22 +613,33 @@ static void *look_at_depth(void *unused)
 	return ARG(depth());
 }
 
-/* A thread with the memory, and so the slot, of one that ended inside */
-TEST_F(own, memory_of_a_thread_is_used_again)
+#define STACK_SIZE	0x100000
+
+static void *make_stack(void)
+{
+	return mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+/* A thread there, from its beginning to its end. Return: 0 or an error number. */
+static int run_on(void *stack, void *(*function)(void *), void **result)
 {
 	pthread_attr_t attr;
 	pthread_t thread;
-	void *stack, *found;
 
-	stack = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, stack);
 	pthread_attr_init(&attr);
-	pthread_attr_setstack(&attr, stack, 1 << 20);
-	ASSERT_EQ(0, pthread_create(&thread, &attr, end_inside, NULL));
-	ASSERT_EQ(0, pthread_join(thread, NULL));
+	pthread_attr_setstack(&attr, stack, STACK_SIZE);
+	return pthread_create(&thread, &attr, function, NULL) ?: pthread_join(thread, result);
+}
+
+/* A thread with the memory, and so the slot, of one that ended inside */
+TEST_F(own, memory_of_a_thread_is_used_again)
+{
+	void *stack = make_stack(), *found;
+
+	ASSERT_NE(MAP_FAILED, stack);
+	ASSERT_EQ(0, run_on(stack, end_inside, NULL));
 	EXPECT_EQ(1, gate_state().holders_count);
-	ASSERT_EQ(0, pthread_create(&thread, &attr, look_at_depth, NULL));
-	ASSERT_EQ(0, pthread_join(thread, &found));
+	ASSERT_EQ(0, run_on(stack, look_at_depth, &found));
 	EXPECT_EQ(NULL, found);
 	EXPECT_EQ(0, gate_state().holders_count);
 	EXPECT_EQ(1, gate_state().abandoned);
@@ -637,20 +648,13 @@ TEST_F(own, memory_of_a_thread_is_used_again)
 /* and of one that ended with the ticket, long before that expires */
 TEST_F(own, memory_of_a_forker_is_used_again)
 {
-	pthread_attr_t attr;
-	pthread_t thread;
-	void *stack;
+	void *stack = make_stack();
 
 	ASSERT_EQ(0, set_times(3600 * 1000, 3600 * 1000));
-	stack = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, stack);
-	pthread_attr_init(&attr);
-	pthread_attr_setstack(&attr, stack, 1 << 20);
-	ASSERT_EQ(0, pthread_create(&thread, &attr, end_with_ticket, NULL));
-	ASSERT_EQ(0, pthread_join(thread, NULL));
+	ASSERT_EQ(0, run_on(stack, end_with_ticket, NULL));
 	EXPECT_EQ(1, gate_state().forkers);
-	ASSERT_EQ(0, pthread_create(&thread, &attr, look_at_depth, NULL));
-	ASSERT_EQ(0, pthread_join(thread, NULL));
+	ASSERT_EQ(0, run_on(stack, look_at_depth, NULL));
 	EXPECT_EQ(0, run(&self->a, do_prepare, ARG(BOTH)));
 }
 
@@ -1101,14 +1105,6 @@ TEST_F(own, poll)
  * Signal handlers of threads that wait: their child has a gate without forks
  */
 
-static void fork_and_leave(int sig)
-{
-	pid_t pid = _Fork();
-
-	if (pid)
-		handler_result = reap(pid);
-}
-
 /* The call goes on in both. */
 static long do_prepare_twice(void *unused)
 {
@@ -1135,7 +1131,7 @@ static long do_enter_twice(void *unused)
 
 TEST_F(own, handler_forks_while_a_fork_waits)
 {
-	struct sigaction action = { .sa_handler = fork_and_leave };
+	struct sigaction action = { .sa_handler = fork_and_go_on };
 
 	NEEDS_HANDLER();
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
@@ -1152,7 +1148,7 @@ TEST_F(own, handler_forks_while_a_fork_waits)
 
 TEST_F(own, handler_forks_while_its_thread_is_kept_out)
 {
-	struct sigaction action = { .sa_handler = fork_and_leave };
+	struct sigaction action = { .sa_handler = fork_and_go_on };
 
 	NEEDS_HANDLER();
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));

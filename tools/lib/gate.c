@@ -398,12 +398,14 @@ static void wake_fork(struct place *fork)
 	}
 }
 
-static void wake_forks(struct own_gate *own)
+/* @but: NULL, or the one that need not be told */
+static void wake_forks(struct own_gate *own, const struct place *but)
 {
 	struct place *fork;
 
 	for (fork = own->gate.forks; fork; fork = fork->next)
-		wake_fork(fork);
+		if (fork != but)
+			wake_fork(fork);
 }
 
 /* A slot has become idle. */
@@ -469,7 +471,7 @@ static void settle(struct own_gate *own, __u64 time)
 	gate->closed = need;
 	gate->strict = gate->strict && need;
 	publish(own);
-	wake_forks(own);
+	wake_forks(own, NULL);
 }
 
 /* Out of the queue. The caller settles. */
@@ -522,7 +524,6 @@ static void tick(struct own_gate *own, __u64 time)
 		if (time < fork->until)
 			continue;
 		remove_fork(own, fork);
-		wake_fork(fork);
 		gone = true;
 	}
 
@@ -544,11 +545,11 @@ static void tick(struct own_gate *own, __u64 time)
 		gate->state.yields++;
 		gate->granted = false;
 		release_blocked(own, time);
-		wake_forks(own);
+		wake_forks(own, NULL);
 	}
 	if (gate->pending && time >= gate->pending_until) {
 		gate->pending = 0;
-		wake_forks(own);
+		wake_forks(own, NULL);
 	}
 }
 
@@ -654,7 +655,7 @@ static int enter(struct own_gate *own, struct place *place, struct forkgate_ente
 	if ((__s32)(gate->released - place->arrival) < 0)
 		gate->blocked--;
 	else if (gate->pending && !--gate->pending)
-		wake_forks(own);
+		wake_forks(own, NULL);
 	place->arrival = outer;
 	add_levels(slot, domains, 1);
 	admit(own, place, domains, newcomer);
@@ -681,7 +682,6 @@ static int close_gate(struct own_gate *own, const struct place *fork, __u32 need
 {
 	struct gate *gate = &own->gate;
 	__u32 closed = gate->closed;
-	struct place *other;
 	int err;
 
 	if (!(need & ~closed))
@@ -694,9 +694,7 @@ static int close_gate(struct own_gate *own, const struct place *fork, __u32 need
 		publish(own);
 		return err;
 	}
-	for (other = gate->forks; other; other = other->next)
-		if (other != fork)
-			wake_fork(other);
+	wake_forks(own, fork);
 	return 0;
 }
 

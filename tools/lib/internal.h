@@ -221,7 +221,8 @@ int __forkgate_prepare(unsigned int domains, const __u64 *timeout,
  * With the module it is tried without a ticket first: the clone does not wait.
  * After that, and with the library's own gate, this takes a ticket. When none can
  * be had for a reason that has nothing to do with other threads the fork goes
- * ahead: it finds the gate in the kernel.
+ * ahead: it finds the gate in the kernel. At the library's own gate it fails if that
+ * is for want of memory.
  *
  * Return: 0, or the errno that the fork has failed with.
  */

@@ -28,13 +28,28 @@ static struct {
 	struct sigaction interrupt, quit;
 } commands = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
+/* In a section: a child finds the lock free. Return: for unlock_commands() */
+static int lock_commands(void)
+{
+	int err = forkgate_enter(FORKGATE_MEMORY);
+
+	pthread_mutex_lock(&commands.lock);
+	return err;
+}
+
+static void unlock_commands(int err)
+{
+	pthread_mutex_unlock(&commands.lock);
+	if (!err)
+		forkgate_leave(FORKGATE_MEMORY);
+}
+
 /* @defaults: signals that are not ignored by the program */
 static void begin_command(sigset_t *defaults)
 {
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
-	int err = forkgate_enter(FORKGATE_MEMORY);
+	int err = lock_commands();
 
-	pthread_mutex_lock(&commands.lock);
 	if (!commands.calls++) {
 		sigaction(SIGINT, &ignore, &commands.interrupt);
 		sigaction(SIGQUIT, &ignore, &commands.quit);
@@ -44,23 +59,18 @@ static void begin_command(sigset_t *defaults)
 		sigaddset(defaults, SIGINT);
 	if (commands.quit.sa_handler != SIG_IGN)
 		sigaddset(defaults, SIGQUIT);
-	pthread_mutex_unlock(&commands.lock);
-	if (!err)
-		forkgate_leave(FORKGATE_MEMORY);
+	unlock_commands(err);
 }
 
 static void end_command(const sigset_t *mask)
 {
-	int err = forkgate_enter(FORKGATE_MEMORY);
+	int err = lock_commands();
 
-	pthread_mutex_lock(&commands.lock);
 	if (!--commands.calls) {
 		sigaction(SIGINT, &commands.interrupt, NULL);
 		sigaction(SIGQUIT, &commands.quit, NULL);
 	}
-	pthread_mutex_unlock(&commands.lock);
-	if (!err)
-		forkgate_leave(FORKGATE_MEMORY);
+	unlock_commands(err);
 	pthread_sigmask(SIG_SETMASK, mask, NULL);
 }
 
