@@ -1297,6 +1297,15 @@ TEST_F(own, blame)
 	EXPECT_EQ(ETIMEDOUT, forkgate_prepare(BOTH, NULL));
 	ASSERT_LT(0, read(fds[0], text, sizeof(text) - 1));
 	EXPECT_NE(NULL, strstr(text, "inside a memory section")) TH_LOG("%s", text);
+
+	/* what cannot be said at once is not said: a full pipe, one that nobody reads */
+	ASSERT_EQ(0, fcntl(fds[1], F_SETFL, O_NONBLOCK));
+	while (write(fds[1], text, sizeof(text)) > 0 || write(fds[1], text, 1) > 0)
+		;
+	ASSERT_EQ(0, fcntl(fds[1], F_SETFL, 0));
+	EXPECT_EQ(ETIMEDOUT, forkgate_prepare(BOTH, NULL));
+	ASSERT_EQ(0, close(fds[0]));
+	EXPECT_EQ(ETIMEDOUT, forkgate_prepare(BOTH, NULL));
 }
 
 /*

@@ -224,6 +224,35 @@ static int part_circle(char **argv)
 	return results[0] || results[1];
 }
 
+static void *load(void *library)
+{
+	return dlopen(library, RTLD_NOW);
+}
+
+/* A time-out is reported while the thread that is to blame has the loader's lock. */
+static int part_loader(char **argv)
+{
+	int loaded[2], forked[2], result;
+	char text[12], byte = 0;
+	pthread_t thread;
+	void *library;
+
+	if (pipe(loaded) || pipe(forked))
+		return 90;
+	snprintf(text, sizeof(text), "%d", loaded[1]);
+	setenv("LOADED_FD", text, 1);
+	snprintf(text, sizeof(text), "%d", forked[0]);
+	setenv("FORKED_FD", text, 1);
+	pthread_create(&thread, NULL, load, argv[0]);
+	if (read(loaded[0], &byte, 1) != 1)
+		return 91;
+	result = fork_and_check(child_is_fine);
+	if (write(forked[1], &byte, 1) != 1)
+		return 92;
+	pthread_join(thread, &library);
+	return library ? result : 93;
+}
+
 static const struct {
 	const char *name;
 	int (*part)(char **argv);
@@ -234,6 +263,7 @@ static const struct {
 	{ "holder", part_holder },
 	{ "spawn", part_spawn },
 	{ "circle", part_circle },
+	{ "loader", part_loader },
 };
 
 /*
@@ -335,6 +365,13 @@ TEST(time_out_proceeds_and_names_the_holder)
 	EXPECT_EQ(1, count_said(" is inside memory "));
 	EXPECT_EQ(2, count_said("\n"));
 	EXPECT_SAID(self);
+}
+
+TEST(the_holder_may_have_the_loaders_lock)
+{
+	EXPECT_EQ(0, run("--timeout", "300ms", SELF, "loader", SLOW_LIBRARY, NULL));
+	EXPECT_EQ(1, count_said("a fork goes ahead unsafe")) TH_LOG("said: %s", output);
+	EXPECT_EQ(1, count_said(" is inside memory "));
 }
 
 TEST(time_out_fails_if_told_so)
