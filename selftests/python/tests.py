@@ -459,6 +459,26 @@ def lock_is_like_threadings():
 
 
 @test
+def lock_does_not_wait_for_a_fork_unless_told_to():
+    needs_gate()
+    lock = forkgate.lock()
+
+    def fails():
+        if lock.acquire(False):
+            lock.release()
+            return False
+        return True
+
+    with thread_that_holds(forkgate.section(MEMORY)):
+        forking = threading.Thread(target=forked)
+        forking.start()
+        wait_for(fails)
+        assert not lock.locked()
+    forking.join()
+    assert not fails()
+
+
+@test
 def lock_holds_a_section():
     lock = forkgate.lock()
     lock.acquire()

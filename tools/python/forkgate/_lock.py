@@ -35,7 +35,7 @@ class lock:
         self._waiters = collections.deque()
 
     def acquire(self, blocking=True, timeout=-1):
-        """As threading.Lock.acquire()"""
+        """As threading.Lock.acquire(); one that is not to wait does not wait for a fork either"""
         if timeout != -1:
             if not blocking:
                 raise ValueError("can't specify a timeout for a non-blocking call")
@@ -43,11 +43,13 @@ class lock:
                 raise ValueError('timeout value must be a non-negative number')
             if timeout > TIMEOUT_MAX:
                 raise OverflowError('timeout value is too large')
-        return self._try() or (bool(blocking) and self._wait(timeout))
+        return self._try(blocking) or (bool(blocking) and self._wait(timeout))
 
-    def _try(self):
+    def _try(self, blocking):
         """W1 to W3"""
         if _library.tryenter(MEMORY):
+            if not blocking:
+                return False
             # A fork keeps this thread out. Another one that waits may be inside sections, and be
             # what the fork waits for.
             self._wake()
@@ -68,7 +70,7 @@ class lock:
                 waiter.acquire()
                 entry = _generation, waiter
                 self._waiters.append(entry)
-                taken = self._try()
+                taken = self._try(True)
                 if taken:
                     return True
                 if not waiter.acquire(True, -1 if timeout == -1 else
