@@ -8,6 +8,7 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/hrtimer.h>
 #include <linux/module.h>
 #include <linux/ptrace.h>
 #include <linux/sched/signal.h>
@@ -244,17 +245,18 @@ static enum fg_next fg_fork_next(struct fg_gate *gate, struct fg_thread *thr,
 
 /*
  * Sleep until woken or for @ns, but not for longer than a timer can be set; the
- * task's state is set. Return: how long.
+ * task's state is set. With PREEMPT_RT only a high-resolution timer wakes a
+ * real-time task that keeps all others, the softirq's included, from running.
+ * Return: how long.
  */
 static u64 fg_fork_sleep(u64 ns)
 {
+	ktime_t timeout = min(ns, FORKGATE_TIME_MAX);
 	u64 since = ktime_get_ns();
 
 	fg_step(FG_STEP_SLEEP);
-	if (ns == FORKGATE_FOREVER)
-		schedule();
-	else
-		schedule_timeout(nsecs_to_jiffies(min(ns, FORKGATE_TIME_MAX)) + 1);
+	schedule_hrtimeout_range(ns == FORKGATE_FOREVER ? NULL : &timeout,
+				 current->timer_slack_ns, HRTIMER_MODE_REL);
 	since = ktime_get_ns() - since;
 	fg_step(FG_STEP_WOKEN);
 	return since;

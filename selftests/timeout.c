@@ -6,6 +6,8 @@
 #include "test/harness.h"
 #include "test/kmsg.h"
 
+#include <sched.h>
+
 FIXTURE_WORKERS(timeout, holder, forker, other);
 
 static void give_up_after(uint64_t backstop, unsigned int on_timeout)
@@ -46,6 +48,54 @@ TEST_F(timeout, is_no_matter_without_a_wait)
 	give_up_after(0, FORKGATE_FAIL);
 	EXPECT_EQ(0, run_fork(&self->forker, &ask_both));
 	EXPECT_EQ(0, gate_state().timeouts);
+}
+
+/*
+ * Nothing but the forker gets to run on its CPU: with PREEMPT_RT not the timers of a
+ * softirq either.
+ */
+#define BUSY_CPU	1
+
+static int spin_runs, spin_stop;
+
+static long job_realtime(void *priority)
+{
+	struct sched_param param = { .sched_priority = (uintptr_t)priority };
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(BUSY_CPU, &set);
+	return sched_setaffinity(0, sizeof(set), &set) ||
+	       sched_setscheduler(0, SCHED_FIFO, &param) ? -errno : 0;
+}
+
+static long job_spin(void *unused)
+{
+	WRITE_ONCE(spin_runs, 1);
+	while (!READ_ONCE(spin_stop))
+		barrier();
+	return 0;
+}
+
+TEST_F(timeout, of_a_real_time_thread)
+{
+	cpu_set_t set;
+
+	ASSERT_EQ(0, sched_getaffinity(0, sizeof(set), &set));
+	if (!CPU_ISSET(0, &set) || !CPU_ISSET(BUSY_CPU, &set))
+		SKIP(return, "needs CPUs 0 and %d", BUSY_CPU);
+	CPU_CLR(BUSY_CPU, &set);
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(set), &set));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->forker, job_realtime, ARG(20)));
+	ASSERT_EQ(0, run(&self->other, job_realtime, ARG(10)));
+	start(&self->other, job_spin, NULL);
+	ASSERT_TRUE(wait_until(READ_ONCE(spin_runs)));
+	give_up_after(NSEC_PER_MSEC, FORKGATE_FAIL);
+	EXPECT_EQ(-EAGAIN, run(&self->forker, job_fork, &ask_both));
+	EXPECT_TRUE(busy(&self->other));
+	WRITE_ONCE(spin_stop, 1);
+	EXPECT_EQ(0, finish(&self->other));
 }
 
 /* The newcomer that was kept out gets in. */
