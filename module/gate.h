@@ -3,7 +3,7 @@
  * gate.h - the module's private header: its objects, their locks and
  * lifetimes, and what one file offers to the others
  *
- * Must not know about kprobes (hook.c), tracepoints of other subsystems
+ * Must not know about kprobes and ftrace (hook.h), tracepoints of other subsystems
  * (lifecycle.c) or kernel versions (compat.h).
  *
  * Objects and references:
@@ -718,7 +718,7 @@ void fg_stats_init(struct dentry *dir);
 void fg_debugfs_init(void);
 void fg_debugfs_exit(void);
 
-/* hook.c: the way into the clone path; the only file that knows how */
+/* hook.c: the way into the clone path; only its backend knows how, see hook.h */
 int fg_hook_init(void);
 void fg_hook_exit(void);
 void fg_hook_health(struct forkgate_health *health);

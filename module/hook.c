@@ -1,35 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * hook.c - the way into the clone path: a kprobe that redirects
+ * hook.c - the way into the clone path: which clones are redirected, and where to
  *
- * The only file that knows about kprobes. Towards the rest it is
- * fg_hook_init(), fg_hook_exit(), and calls of fg_fork_begin() and
- * fg_fork_end() around the kernel's clone.
+ * Towards the rest it is fg_hook_init(), fg_hook_exit(), and calls of
+ * fg_fork_begin() and fg_fork_end() around the kernel's clone. How a call is
+ * redirected depends on the machine and is up to the backend, see hook.h: this
+ * file must not know about kprobes or ftrace.
  *
- * A probe handler may not sleep, so it sends the clones of gated processes to
- * fg_clone() by setting the instruction pointer: the stack is as at the entry
- * of kernel_clone(), whose caller therefore calls fg_clone() instead. That
- * resumes kernel_clone() behind its ftrace site by a static call: a patched
- * direct call, because the target has no ENDBR for an indirect one and the
- * function's own is sealed on kernels with IBT. Resuming behind the site also
- * means that the probe is not hit again.
- *
- * There is no post_handler, though books ask for an empty one next to a
- * handler that redirects: ftrace-based probes are never optimised into jumps,
- * and with one in an aggregate the kernel takes the wrong ftrace_ops at disarm.
+ * What is called at the entry of kernel_clone() may not sleep, so the backend
+ * sends the clones of gated processes to fg_clone() by setting the instruction
+ * pointer: the stack is as at the entry of kernel_clone(), whose caller therefore
+ * calls fg_clone() instead. fg_resume_clone() goes on in kernel_clone() behind
+ * the place of the hook, which is not hit again.
  *
  * A redirection can be lost: a BPF trampoline or a livepatch may overrule the
- * instruction pointer. So the handler takes nothing; fg_clone() counts itself
+ * instruction pointer. So the backend takes nothing; fg_clone() counts itself
  * in flight, and its gate's mapping holds the module, or what fg_gate_end() took
  * for it. No word that processes share is written on the way. At unload,
- * synchronize_rcu_tasks() covers the instructions between the handler and the
+ * synchronize_rcu_tasks() covers the instructions between the redirection and the
  * count, and those after it: a task there has not switched voluntarily.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/delay.h>
-#include <linux/ftrace.h>
 #include <linux/iopoll.h>
 #include <linux/kprobes.h>
 #include <linux/jiffies.h>
@@ -39,9 +33,9 @@
 #include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
-#include <linux/static_call.h>
 
 #include "gate.h"
+#include "hook.h"
 
 static DEFINE_PER_CPU(u64, fg_clones);
 static DEFINE_PER_CPU(u64, fg_redirects);
@@ -57,23 +51,6 @@ static bool fg_suspect;
 static bool fg_trying;
 static atomic_t fg_tried;
 static DEFINE_MUTEX(fg_trial_mutex);
-
-static pid_t fg_no_clone(struct kernel_clone_args *args)
-{
-	return -EOPNOTSUPP;
-}
-
-DEFINE_STATIC_CALL(fg_resume, fg_no_clone);
-
-/*
- * A function of its own, so that the call is a jump: patching a call to an
- * address that is not the begin of a function warns on machines that count the
- * depth of calls (retbleed=stuff).
- */
-static noinline pid_t fg_resume_clone(struct kernel_clone_args *args)
-{
-	return static_call(fg_resume)(args);
-}
 
 /*
  * A clone that comes back has to find the module. Its gate sees to that; one
@@ -98,8 +75,13 @@ static pid_t fg_resume_user(struct kernel_clone_args *args)
 	return ret;
 }
 
-/* What the redirected caller of kernel_clone() calls. */
-static noinline pid_t fg_clone(struct kernel_clone_args *args)
+/**
+ * fg_clone - what the redirected caller of kernel_clone() calls
+ * @args: its argument
+ *
+ * Return: as kernel_clone().
+ */
+noinline pid_t fg_clone(struct kernel_clone_args *args)
 {
 	pid_t ret;
 
@@ -142,73 +124,46 @@ static bool fg_is_gated(u64 flags)
 
 NOKPROBE_SYMBOL(fg_is_gated);
 
-static int fg_on_clone(struct kprobe *probe, struct pt_regs *regs)
+/**
+ * fg_hook_wants - is this clone to be redirected?
+ * @args: the argument of kernel_clone()
+ *
+ * Context: at the entry of kernel_clone(); must not sleep.
+ * Return: whether the backend sends its caller to fg_clone().
+ */
+bool fg_hook_wants(struct kernel_clone_args *args)
 {
-	struct kernel_clone_args *args =
-		(void *)regs_get_kernel_argument(regs, 0);
-
 	this_cpu_inc(fg_clones);
-	if (!fg_is_gated(args->flags))
-		return 0;
-	instruction_pointer_set(regs, (unsigned long)fg_clone);
-	return 1;
+	return fg_is_gated(args->flags);
 }
 
-NOKPROBE_SYMBOL(fg_on_clone);
+NOKPROBE_SYMBOL(fg_hook_wants);
 
-static struct kprobe fg_probe = {
-	.symbol_name = "kernel_clone",
-	.pre_handler = fg_on_clone,
-};
-
-/*
- * The proof before arming: the same redirection and resumption on a function
- * of our own. fg_trial(n) is n + 1; redirected, it is fg_trial(2 n) + 100.
+/**
+ * fg_trial - what the proof redirects, before the hook is armed
+ * @n: a number
+ *
+ * Return: @n + 1; redirected to fg_trial_target(), 2 * @n + 101.
  */
-static noinline int fg_trial(int n)
+noinline int fg_trial(int n)
 {
 	barrier();
 	return n + 1;
 }
 
-static int fg_no_trial(int n)
-{
-	return -EOPNOTSUPP;
-}
-
-DEFINE_STATIC_CALL(fg_trial_resume, fg_no_trial);
-
-static noinline int fg_trial_target(int n)
+/**
+ * fg_trial_target - where fg_trial() is redirected to
+ * @n: its argument
+ *
+ * Return: see fg_trial().
+ */
+noinline int fg_trial_target(int n)
 {
 	might_sleep();
-	return static_call(fg_trial_resume)(2 * n) + 100;
+	return fg_resume_trial(2 * n) + 100;
 }
 
-static int fg_on_trial(struct kprobe *probe, struct pt_regs *regs)
-{
-	instruction_pointer_set(regs, (unsigned long)fg_trial_target);
-	return 1;
-}
-
-NOKPROBE_SYMBOL(fg_on_trial);
-
-static struct kprobe fg_trial_probe = {
-	.addr = (kprobe_opcode_t *)fg_trial,
-	.pre_handler = fg_on_trial,
-};
-
-/* Where a probed function goes on behind the probe; 0 if it cannot be told. */
-static unsigned long fg_behind(struct kprobe *probe)
-{
-	if (!(probe->flags & KPROBE_FLAG_FTRACE)) {
-		pr_err("no ftrace site at the entry of %s\n",
-		       probe->symbol_name ?: "the trial function");
-		return 0;
-	}
-	return (unsigned long)probe->addr + MCOUNT_INSN_SIZE;
-}
-
-/* Does the probe on the trial function redirect at this moment? */
+/* Is the trial function redirected at this moment? */
 static bool fg_trial_redirects(void)
 {
 	/* Through a pointer, so that the compiler knows nothing of the callee */
@@ -219,27 +174,20 @@ static bool fg_trial_redirects(void)
 }
 
 /*
- * Rule 14: the proof before arming. The probe stays: what it does says later whether
- * kprobes and ftrace are switched on.
+ * Rule 14: the proof before arming. The trial function stays redirected: what it does
+ * says later whether the hook is switched on.
  */
 static int fg_hook_prove(void)
 {
-	unsigned long behind;
 	int ret;
 
-	ret = register_kprobe(&fg_trial_probe);
-	if (ret) {
-		pr_err("cannot probe a function of this module: %d\n", ret);
+	ret = fg_redirect_trial();
+	if (ret)
 		return ret;
-	}
-	behind = fg_behind(&fg_trial_probe);
-	if (behind) {
-		static_call_update(fg_trial_resume, (int (*)(int))behind);
-		if (fg_trial_redirects())
-			return 0;
-		pr_err("redirecting does not work here: are kprobes or ftrace switched off?\n");
-	}
-	unregister_kprobe(&fg_trial_probe);
+	if (fg_trial_redirects())
+		return 0;
+	pr_err("redirecting does not work here: are kprobes or ftrace switched off?\n");
+	fg_restore_trial();
 	return -EOPNOTSUPP;
 }
 
@@ -329,38 +277,26 @@ static bool fg_hook_works(void)
  */
 int fg_hook_init(void)
 {
-	unsigned long behind;
 	int ret;
 
 	ret = fg_hook_prove();
 	if (ret)
 		return ret;
 
-	ret = register_kprobe(&fg_probe);
+	ret = fg_redirect_clone();
 	if (ret) {
-		pr_err("cannot probe kernel_clone: %d\n", ret);
-		unregister_kprobe(&fg_trial_probe);
+		fg_restore_trial();
 		return ret;
 	}
-	behind = fg_behind(&fg_probe);
-	ret = -EOPNOTSUPP;
-	if (!behind)
-		goto unregister;
-	/* No gate can exist yet, so nothing was redirected before this. */
-	static_call_update(fg_resume,
-			   (pid_t (*)(struct kernel_clone_args *))behind);
 	ret = fg_hook_try();
 	if (ret) {
 		pr_err("kernel_clone is not redirected (%d): is a BPF program or a livepatch attached to it?\n",
 		       ret);
-		goto unregister;
+		fg_hook_exit();
+		return ret;
 	}
 	WRITE_ONCE(fg_armed, true);
 	return 0;
-
-unregister:
-	fg_hook_exit();
-	return ret;
 }
 
 /**
@@ -369,8 +305,8 @@ unregister:
 void fg_hook_exit(void)
 {
 	WRITE_ONCE(fg_armed, false);
-	unregister_kprobe(&fg_probe);
-	unregister_kprobe(&fg_trial_probe);
+	fg_restore_clone();
+	fg_restore_trial();
 	synchronize_rcu_tasks();
 	/* A vfork that came too late for a reference may take its time. */
 	while (fg_sum(&fg_in_flight))
