@@ -15,6 +15,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "compat.h"
 #include "gate.h"
 
 /* Units looked at, and forkers, before the lock is dropped */

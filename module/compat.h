@@ -6,8 +6,12 @@
 #ifndef FG_COMPAT_H
 #define FG_COMPAT_H
 
+#include <linux/ctype.h>
 #include <linux/mm.h>
 #include <linux/percpu.h>
+#include <linux/seq_file.h>
+#include <linux/stddef.h>
+#include <linux/string.h>
 #include <linux/timer.h>
 
 #ifndef FG_HAVE_VM_FLAGS_SET
@@ -30,6 +34,41 @@ static inline void vm_flags_clear(struct vm_area_struct *vma,
 
 #ifndef FG_HAVE_TIMER_DELETE
 #define timer_delete	del_timer
+#endif
+
+#ifndef FG_HAVE_MAY_SPLIT
+#define may_split	split
+#endif
+
+#ifndef FG_HAVE_GROUP_EXEC_TASK
+#define group_exec_task	group_exit_task
+#endif
+
+#ifndef FG_HAVE_MEMSET_AFTER
+#define memset_after(obj, v, member)					\
+({									\
+	typeof(obj) __obj = (obj);					\
+	u8 *__from = (u8 *)__obj + offsetofend(typeof(*__obj), member);	\
+									\
+	memset(__from, v, (u8 *)(__obj + 1) - __from);			\
+})
+#endif
+
+/* With the flags of its one caller alone */
+#ifndef FG_HAVE_SEQ_ESCAPE_STR
+#define ESCAPE_NAP	0
+#define ESCAPE_APPEND	0
+
+static inline void seq_escape_str(struct seq_file *m, const char *src,
+				  unsigned int flags, const char *esc)
+{
+	for (; *src; src++) {
+		if (isascii(*src) && isprint(*src) && !strchr(esc, *src))
+			seq_putc(m, *src);
+		else
+			seq_printf(m, "\\%03o", (unsigned char)*src);
+	}
+}
 #endif
 
 /* The CPUs that may run an address space */

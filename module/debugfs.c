@@ -10,6 +10,7 @@
 #include <linux/seq_file.h>
 #include <linux/string_helpers.h>
 
+#include "compat.h"
 #include "gate.h"
 
 #define FG_LINES_SHOWN	64

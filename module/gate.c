@@ -95,6 +95,7 @@
 #include <linux/rculist.h>
 #include <linux/slab.h>
 
+#include "compat.h"
 #include "gate.h"
 #include "table.h"
 #include "trace.h"

@@ -11,6 +11,13 @@
 #include <linux/sched.h>
 #include <linux/string.h>
 
+/* Before Linux 5.11, which does not export ftrace_free_filter() either */
+#ifndef HAVE_FTRACE_REGS
+#define ftrace_regs		pt_regs
+#define ftrace_get_regs(regs)	(regs)
+#define ftrace_free_filter(ops)	ftrace_set_filter(ops, NULL, 0, 1)
+#endif
+
 static char *how = "kprobe";
 module_param(how, charp, 0444);
 MODULE_PARM_DESC(how, "kprobe, kretprobe, ops or patch");
