@@ -23,7 +23,7 @@ struct starter {
 	int gate;	/* what it polls for us; at first -1 */
 };
 
-/* EAGAIN: to be called again when the loop has an event for us */
+/* EINPROGRESS: to be called again when the loop has an event for us */
 int start(struct starter *starter, char *const argv[], pid_t *pid)
 {
 	struct epoll_event event = { EPOLLIN, { .ptr = starter } };
@@ -39,7 +39,7 @@ int start(struct starter *starter, char *const argv[], pid_t *pid)
 		starter->gate = fd;
 	}
 	if (err == EAGAIN)
-		return EAGAIN;
+		return EINPROGRESS;
 
 	if (starter->gate >= 0)
 		epoll_ctl(starter->loop, EPOLL_CTL_DEL, starter->gate, NULL);
@@ -86,7 +86,7 @@ int main(void)
 	need(!epoll_ctl(starter.loop, EPOLL_CTL_ADD, timer, &event), "epoll");
 	need(!pthread_create(&thread, NULL, section, NULL) && wait_for(&half_way, LONG), "section");
 	err = start(&starter, argv, &pid);
-	while (err == EAGAIN) {
+	while (err == EINPROGRESS) {
 		need(epoll_wait(starter.loop, &event, 1, -1) == 1, "loop");
 		if (event.data.ptr == &starter) {
 			err = start(&starter, argv, &pid);

@@ -6,7 +6,7 @@
 const { Worker, isMainThread, workerData } = require('worker_threads');
 // guide: begin
 const { spawn } = require('child_process');
-const gate = require('forkgate');	// forkgate.node
+const gate = require('forkgate');	// forkgate.node, in $NODE_PATH
 const MEMORY = 1, FILES = 2;
 
 // Does work while no fork copies the domains. It must not wait for the

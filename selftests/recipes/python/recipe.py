@@ -12,6 +12,7 @@ import forkgate
 
 lock = forkgate.lock()
 cache = {}
+starts = forkgate.lock()
 
 
 def lookup(key, make):
@@ -32,12 +33,13 @@ def build_and_run(path, write):
         with open(path, 'wb') as program:
             write(program)      # no child keeps it open
     os.chmod(path, 0o755)
-    with forkgate.section(forkgate.FILES):
-        process = subprocess.Popen([path])  # nor a pipe of this
+    with starts, forkgate.section(forkgate.FILES):  # one at a time, see below
+        process = subprocess.Popen([path])  # and none keeps a pipe of this
     return process.wait()
 # guide: end
 
 
+import errno                    # noqa: E402
 import signal                   # noqa: E402
 import sys                      # noqa: E402
 import tempfile                 # noqa: E402
@@ -138,10 +140,35 @@ def program_can_be_run():
     return results[0] if results else TROUBLE
 
 
+def starts_make_no_circle():
+    def write(program):
+        program.write(b'#!/bin/sh\n')
+
+    def build(number):
+        for _ in range(25):
+            try:
+                build_and_run(os.path.join(folder, str(number)), write)
+            except OSError as error:
+                if error.errno == errno.EDEADLK:
+                    circles.append(error)
+
+    circles = []
+    with tempfile.TemporaryDirectory() as folder:
+        threads = [threading.Thread(target=build, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return not circles
+
+
 def main():
     signal.alarm(3 * LONG)
     outcomes = [scene() for scene in (lock_is_free, change_is_whole, program_can_be_run)]
     print(f'# lock, change, program: {outcomes} ({HOLDS} holds, {BROKEN} is broken)')
+    if not starts_make_no_circle():
+        print('# threads that start programs wait for each other')
+        sys.exit(TROUBLE)
     sys.exit(outcomes[0] if len(set(outcomes)) == 1 else TROUBLE)
 
 
