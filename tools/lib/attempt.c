@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later OR MIT
 /*
- * One attempt to fork, with either gate: what comes before it and after it
+ * Rule 16: one attempt to fork, with either gate: what comes before it and after it
  *
  * The module sees the copy itself and lets the clone fail if it has to wait. The
  * library's own gate does not, so the library says when the copy begins and ends,
