@@ -33,7 +33,7 @@ native: selftests ## run the tests that need no module, on this machine
 programs: lib
 	@$(MAKE) -C tools/demo
 
-.PHONY: setup demo demo-here check check-all check-release lint bench mutants model
+.PHONY: setup demo demo-here check check-all check-release lint bench mutants fuzz model
 setup: ## install the Debian packages that demo and check need
 	@tools/setup
 
@@ -61,6 +61,10 @@ model: setup ## check the models of the protocol, and mutants of them that must 
 
 mutants: setup selftests ## remove one guard after the other: tests must fail
 	@selftests/mutants/run
+
+SECONDS ?= 600
+fuzz: setup ## run programs made at random in a virtual machine with all checkers [SECONDS=600]
+	@selftests/fuzz/run $(SECONDS)
 
 bench: setup lib ## measure what sections and forks cost, with a limit beside each figure
 	@tools/bench/run
