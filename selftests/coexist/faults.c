@@ -9,6 +9,8 @@
 #include "coexist.h"
 #include "../test/fault.h"
 
+#include <poll.h>
+
 #define MOST_FAULTS	2000
 
 static const char *const capabilities[] = { "failslab", "fail_page_alloc", "fail_usercopy" };
@@ -158,6 +160,38 @@ static void undo_first_gate(void)
 	undo_open();
 }
 
+/* A gate whose memory for the slots of a later unit comes with a page fault */
+static long op_page_fault(void)
+{
+	long ret = gate_open();
+
+	if (ret)
+		return ret;
+	ret = gate_map();
+	if (!ret)
+		WRITE_ONCE(gate_unit(5)->copy, 0);
+	else
+		undo_open();
+	return ret;
+}
+
+/* The same where a failure is an error, and not tried again */
+static long op_populate(void)
+{
+	long ret = gate_open();
+
+	if (ret)
+		return ret;
+	ret = gate_map();
+	if (!ret && madvise(gate_unit(5), FORKGATE_UNIT_SIZE, MADV_POPULATE_WRITE)) {
+		ret = -errno;
+		gate_unmap();
+	}
+	if (ret)
+		undo_open();
+	return ret;
+}
+
 static long op_register(void)
 {
 	long ret = gate_register();
@@ -198,6 +232,50 @@ static long op_prepare(void)
 static void undo_prepare(void)
 {
 	gate_release();
+}
+
+static long op_release(void)
+{
+	long ret = gate_prepare(BOTH);
+
+	if (ret)
+		return ret;
+	ret = gate_release();
+	if (ret)
+		gate_release();
+	return ret;
+}
+
+static long op_poll(void)
+{
+	struct pollfd poll_for = { .fd = gate.fd, .events = POLLIN };
+	long ret = gate_prepare_with(BOTH, FORKGATE_NONBLOCK, 0, 0, NULL);
+
+	if (ret)
+		return ret;
+	ret = poll(&poll_for, 1, 0) < 0 ? -errno : 0;
+	gate_release();
+	return ret;
+}
+
+static long op_unregister(void)
+{
+	long ret = gate_unregister();
+
+	/* What it gave back is taken again, whatever fails. */
+	while (!ret && gate_register() < 0)
+		;
+	return ret;
+}
+
+static long op_look(void)
+{
+	char text[4096];
+	long ret = read_file(DEBUGFS "/gates", text, sizeof(text));
+
+	if (ret > 0)
+		ret = read_file(DEBUGFS "/stats", text, sizeof(text));
+	return ret < 0 ? ret : 0;
 }
 
 static long op_policy(void)
@@ -266,6 +344,56 @@ static long op_vfork(void)
 	return reaped(spawn_vm(CLONE_VFORK, child_nothing));
 }
 
+static long op_spawn(void)
+{
+	return reaped(spawn_vm(0, child_nothing));
+}
+
+static long op_clone3(void)
+{
+	struct clone_args args = { .flags = CLONE_PIDFD, .exit_signal = SIGCHLD };
+	int pidfd = -1;
+	long pid;
+
+	args.pidfd = (uintptr_t)&pidfd;
+	pid = syscall(SYS_clone3, &args, sizeof(args));
+	if (!pid)
+		_exit(child_complete());
+	if (pid > 0)
+		close(pidfd);
+	return reaped(pid < 0 ? -errno : pid);
+}
+
+/*
+ * In a child, whose gate has its memory on demand. It knows by itself what it did
+ * not get; that nothing failed is a status of its own.
+ */
+static int nth_in_child;
+
+#define CHILD_NO_FAULT	50
+#define CHILD_ERRNO	100
+
+static int child_fails(void)
+{
+	int fd = fail_nth_open();
+	bool fired;
+	long ret;
+
+	if (fd < 0 || !fail_nth(fd, nth_in_child))
+		return 1;
+	ret = gate_enter_by_call(BOTH, 0);
+	fired = fail_nth_fired(fd);
+	if (ret && (ret != -ENOMEM && ret != -EFAULT && ret != -EAGAIN))
+		return 2;
+	if (!ret && gate_leave_by_call(BOTH))
+		return 3;
+	if (child_complete())
+		return 4;
+	if (!fired)
+		return ret ? 5 : CHILD_NO_FAULT;
+	return ret ? CHILD_ERRNO : 0;
+}
+
 static long op_fork_prepared(void)
 {
 	long ret = gate_prepare(BOTH);
@@ -279,15 +407,7 @@ static long op_fork_prepared(void)
 
 static struct worker holder, forker;
 
-/* The other thread is inside until this clone waits. */
-static void *let_go(void *done)
-{
-	wait_until(gate_state().forkers == 1 || __atomic_load_n((int *)done, __ATOMIC_SEQ_CST));
-	run(&holder, job_drop, ARG(BOTH));
-	return NULL;
-}
-
-#define FORK_OPERATION 6
+#define FORK_OPERATION 10
 
 static const struct operation operations[] = {
 	{ .name = "enter", .run = op_enter, .undo = undo_enter },
@@ -296,9 +416,15 @@ static const struct operation operations[] = {
 	{ .name = "state", .run = op_state },
 	{ .name = "health", .run = op_health },
 	{ .name = "prepare", .run = op_prepare, .undo = undo_prepare },
+	{ .name = "prepare and release", .run = op_release },
+	{ .name = "prepare and poll", .run = op_poll },
+	{ .name = "unregister", .run = op_unregister },
+	{ .name = "look", .run = op_look },
 	{ .name = "fork", .run = op_fork },
 	{ .name = "fork with shared files", .run = op_fork_with_files },
 	{ .name = "vfork", .run = op_vfork },
+	{ .name = "spawn", .run = op_spawn },
+	{ .name = "clone3", .run = op_clone3 },
 	{ .name = "fork with a ticket", .run = op_fork_prepared },
 };
 
@@ -367,6 +493,8 @@ TEST_F_TIMEOUT(faults, at_every_place, 3600)
 	static const struct operation first[] = {
 		{ .name = "open", .run = op_open, .undo = undo_open },
 		{ .name = "first gate", .run = op_first_gate, .undo = undo_first_gate },
+		{ .name = "page fault", .run = op_page_fault, .undo = undo_first_gate },
+		{ .name = "populate", .run = op_populate, .undo = undo_first_gate },
 	};
 	static const struct operation registration = {
 		.name = "register",
@@ -398,35 +526,114 @@ TEST_F_TIMEOUT(faults, at_every_place, 3600)
 	still_works(_metadata);
 }
 
-/* Failures in a clone that has to wait for another thread */
-TEST_F_TIMEOUT(faults, while_a_clone_waits, 3600)
+TEST_F_TIMEOUT(faults, in_a_child, 3600)
 {
-	pthread_t helper;
-	int n, done;
+	int failures = 0;
 	long ret;
+
+	ASSERT_LE(0, gate_setup());
+	ASSERT_EQ(0, worker_new(&holder));
+	ASSERT_EQ(0, worker_new(&forker));
+	for (nth_in_child = 1; nth_in_child < MOST_FAULTS; nth_in_child++) {
+		ret = child_exit(raw_fork(0, child_fails));
+		if (ret == CHILD_NO_FAULT)
+			break;
+		EXPECT_TRUE(!ret || ret == CHILD_ERRNO) TH_LOG("place %d: %ld", nth_in_child, ret);
+		failures += !!ret;
+	}
+	printf("# %d places, %d made it fail\n", nth_in_child - 1, failures);
+	EXPECT_LT(0, failures);
+	ASSERT_LT(nth_in_child, MOST_FAULTS);
+	still_works(_metadata);
+}
+
+/*
+ * Failures in what has to wait for another thread, which is inside, or holds a
+ * ticket, until then
+ */
+
+static long begin_inside(void)
+{
+	return run(&holder, job_hold, ARG(BOTH));
+}
+
+static long begin_ticket(void)
+{
+	return run(&holder, job_prepare, ARG(BOTH));
+}
+
+/* until this call waits, or has failed */
+static void *let_go(void *done)
+{
+	wait_until(gate_state().forkers == 1 || __atomic_load_n((int *)done, __ATOMIC_SEQ_CST));
+	run(&holder, job_drop, ARG(BOTH));
+	return NULL;
+}
+
+static void *let_in(void *done)
+{
+	wait_until(gate_state().blocked == 1 || __atomic_load_n((int *)done, __ATOMIC_SEQ_CST));
+	run(&holder, job_release, NULL);
+	return NULL;
+}
+
+/**
+ * struct waiting - a call that has to wait
+ * @begin: what the other thread does first
+ * @end: what makes it end the wait
+ * @operation: the call
+ */
+struct waiting {
+	long (*begin)(void);
+	void *(*end)(void *done);
+	struct operation operation;
+};
+
+static void try_waiting(struct __test_metadata *_metadata, const struct waiting *waiting)
+{
+	const struct operation *op = &waiting->operation;
+	int n, done, failures = 0;
+	bool fired = true;
+	pthread_t helper;
+	long ret;
+
+	for (n = 1; n < MOST_FAULTS && fired; n++) {
+		done = 0;
+		ASSERT_EQ(0, waiting->begin());
+		ASSERT_EQ(0, pthread_create(&helper, NULL, waiting->end, &done));
+		fail_nth(nth, n);
+		ret = op->run();
+		fired = fail_nth_fired(nth);
+		__atomic_store_n(&done, 1, __ATOMIC_SEQ_CST);
+		pthread_join(helper, NULL);
+		EXPECT_TRUE(sane(ret)) TH_LOG("%s, place %d: %s", op->name, n, strerror(-ret));
+		failures += !!ret;
+		if (!ret && op->undo)
+			op->undo();
+		ASSERT_TRUE(idle()) TH_LOG("%s, place %d: %ld", op->name, n, ret);
+	}
+	EXPECT_EQ(0, ret) TH_LOG("%s, nothing fails", op->name);
+	printf("# %s that waits: %d places, %d made it fail\n", op->name, n - 2, failures);
+	EXPECT_FALSE(fired) TH_LOG("%s: no end", op->name);
+	still_works(_metadata);
+}
+
+TEST_F_TIMEOUT(faults, while_a_call_waits, 3600)
+{
+	static const struct waiting waits[] = {
+		{ begin_inside, let_go, { .name = "fork", .run = op_fork } },
+		{ begin_inside, let_go, { .name = "vfork", .run = op_vfork } },
+		{ begin_inside, let_go,
+		  { .name = "prepare", .run = op_prepare, .undo = undo_prepare } },
+		{ begin_ticket, let_in, { .name = "enter", .run = op_enter, .undo = undo_enter } },
+	};
 
 	nth_open(_metadata);
 	ASSERT_LE(0, gate_setup());
 	ASSERT_EQ(0, worker_new(&holder));
 	ASSERT_EQ(0, worker_new(&forker));
-	for (n = 1; n < MOST_FAULTS; n++) {
-		done = 0;
-		ASSERT_EQ(0, run(&holder, job_hold, ARG(BOTH)));
-		ASSERT_EQ(0, pthread_create(&helper, NULL, let_go, &done));
-		fail_nth(nth, n);
-		ret = op_fork();
-		if (!fail_nth_fired(nth))
-			break;
-		__atomic_store_n(&done, 1, __ATOMIC_SEQ_CST);
-		pthread_join(helper, NULL);
-		EXPECT_TRUE(sane(ret)) TH_LOG("place %d: %s", n, strerror(-ret));
-		ASSERT_TRUE(idle()) TH_LOG("place %d: %ld", n, ret);
-	}
-	EXPECT_EQ(0, ret);
-	pthread_join(helper, NULL);
-	printf("# %d places\n", n - 1);
-	ASSERT_LT(n, MOST_FAULTS);
-	still_works(_metadata);
+	for (int i = 0; i < ARRAY_SIZE(waits); i++)
+		try_waiting(_metadata, &waits[i]);
 }
 
 /*
