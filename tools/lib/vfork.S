@@ -12,7 +12,7 @@
  * the system call, says which vfork() of the thread this is, or what to return (-1).
  * __forkgate_vfork_child(which) is for the child, __forkgate_vfork_end(pid, which) for
  * the parent, when its child has gone its way; it says 0, or what to begin with once
- * more. The kernel leaves the register alone that has "which": %rsi or %edx.
+ * more. The kernel leaves the register alone that has "which": %rsi, %edx or w9.
  */
 #include <sys/syscall.h>
 
@@ -169,6 +169,96 @@ NAME:
 #endif
 	.cfi_endproc
 	.size	NAME, . - NAME
+
+#elif defined(__aarch64__)
+
+	.text
+	.globl	NAME
+#ifndef FORKGATE_SHARED
+	.hidden	NAME
+#endif
+	.hidden	__forkgate_vfork_begin
+	.hidden	__forkgate_vfork_child
+	.hidden	__forkgate_vfork_end
+	.type	NAME, @function
+	.p2align 4
+NAME:
+	.cfi_startproc
+	hint	#34		/* bti c */
+	mov	w0, wzr
+.Lbegin:
+	stp	x29, x30, [sp, #-16]!
+	.cfi_adjust_cfa_offset 16
+	.cfi_rel_offset x29, 0
+	.cfi_rel_offset x30, 8
+	bl	__forkgate_vfork_begin
+	ldp	x29, x30, [sp], #16
+	.cfi_adjust_cfa_offset -16
+	.cfi_restore x29
+	.cfi_restore x30
+	tbnz	w0, #31, .Lreturn
+
+	/* From here on the return address is in x30 alone. */
+	mov	w9, w0
+	mov	x0, #0x4111	/* CLONE_VFORK | CLONE_VM | SIGCHLD */
+	mov	x1, xzr		/* the caller's stack */
+	mov	x2, xzr
+	mov	x3, xzr
+	mov	x4, xzr
+	mov	x8, #SYS_clone
+	svc	#0
+
+	cbz	x0, .Lchild
+	cmn	x0, #4095
+	b.lo	.Lparent
+	neg	w0, w0
+	mov	w1, w9
+	b	.Lbegin
+
+.Lparent:
+	stp	x29, x30, [sp, #-32]!
+	.cfi_adjust_cfa_offset 32
+	.cfi_rel_offset x29, 0
+	.cfi_rel_offset x30, 8
+	stp	w0, w9, [sp, #16]
+	mov	w1, w9
+	bl	__forkgate_vfork_end
+	mov	w10, w0
+	ldp	w0, w1, [sp, #16]
+	ldp	x29, x30, [sp], #32
+	.cfi_adjust_cfa_offset -32
+	.cfi_restore x29
+	.cfi_restore x30
+	cbz	w10, .Lreturn
+	mov	w0, w10
+	b	.Lbegin
+.Lreturn:
+	ret
+
+.Lchild:
+	stp	x29, x30, [sp, #-16]!
+	.cfi_adjust_cfa_offset 16
+	.cfi_rel_offset x29, 0
+	.cfi_rel_offset x30, 8
+	mov	w0, w9
+	bl	__forkgate_vfork_child
+	ldp	x29, x30, [sp], #16
+	.cfi_adjust_cfa_offset -16
+	.cfi_restore x29
+	.cfi_restore x30
+	mov	w0, wzr
+	ret
+	.cfi_endproc
+	.size	NAME, . - NAME
+
+#ifdef __ARM_FEATURE_BTI_DEFAULT
+/* The note that this file is ready for BTI */
+	.section .note.gnu.property, "a"
+	.p2align 3
+	.word	4, 16, 5
+	.asciz	"GNU"
+	.word	0xc0000000, 4, 1, 0
+#endif
 
 #endif
 
