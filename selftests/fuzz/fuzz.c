@@ -440,7 +440,8 @@ static void check(void)
 			report("a gate is left behind");
 		usleep(10000);
 	}
-	while (read_file("/sys/module/forkgate/refcnt", text, sizeof(text)) <= 0 || text[0] != '0') {
+	while (read_file("/sys/module/forkgate/refcnt", text, sizeof(text)) <= 0 ||
+	       text[0] != '0') {
 		if (now() - begin > GONE_S)
 			report("something still holds the module");
 		usleep(10000);
