@@ -113,20 +113,6 @@ TEST_F(fence, single_thread)
 	EXPECT_QUIET(before, self->cpus, "idle");
 }
 
-/* knows_idle_cpus - does the kernel say which CPUs idle? It does since Linux 5.13. */
-static bool knows_idle_cpus(void)
-{
-	FILE *f = fopen("/proc/kallsyms", "r");
-	char line[512];
-	bool found = false;
-
-	while (f && !found && fgets(line, sizeof(line), f))
-		found = strstr(line, " cpu_tlbstate_shared");
-	if (f)
-		fclose(f);
-	return found;
-}
-
 /* Other threads sleep: their idle CPUs keep the address space without running it. */
 TEST_F(fence, sleeping_threads)
 {
@@ -134,7 +120,7 @@ TEST_F(fence, sleeping_threads)
 	long before[MAX_CPUS];
 	int i, n = self->cpus - 1 < 3 ? self->cpus - 1 : 3;
 
-	if (!knows_idle_cpus())
+	if (!kernel_has("cpu_tlbstate_shared"))
 		SKIP(return, "this kernel does not say which CPUs are idle");
 	ASSERT_EQ(0, visit_all(self->cpus));
 	for (i = 0; i < n; i++) {

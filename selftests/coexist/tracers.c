@@ -184,8 +184,15 @@ static void event_detach(struct tracer *t)
 
 static int current_attach(struct tracer *t)
 {
-	int ret = tracefs_make(t);
+	int ret;
 
+	/*
+	 * Before it was an ftrace_ops, the graph tracer looked at what other
+	 * ones made of the instruction pointer, and missed what had a kprobe.
+	 */
+	if (!strcmp(t->name, "function_graph") && !kernel_has("ftrace_graph_func"))
+		return -EOPNOTSUPP;
+	ret = tracefs_make(t);
 	if (!ret)
 		ret = tracefs_write(tracefs_instance(t), "set_ftrace_filter", FUNCTION);
 	if (!ret)
@@ -412,6 +419,9 @@ static int bpf_multi_attach(struct tracer *t)
 	};
 	int program, fd;
 
+	/* It would accept the program. */
+	if (!kernel_has("bpf_kprobe_multi_link_attach"))
+		return -EOPNOTSUPP;
 	if (!strcmp(t->spec, "return"))
 		attr.link_create.kprobe_multi.flags = BPF_F_KPROBE_MULTI_RETURN;
 	t->map = bpf_map();

@@ -33,6 +33,31 @@ static inline ssize_t read_file(const char *path, char *buffer, size_t size)
 	return done;
 }
 
+/* kernel_has - is this the name of a function or variable of the kernel? */
+static inline bool kernel_has(const char *name)
+{
+	static char text[65536];
+	char line[100];
+	size_t length = snprintf(line, sizeof(line), " %s\n", name), kept = 0;
+	bool found = false;
+	ssize_t got;
+	int fd;
+
+	fd = open("/proc/kallsyms", O_RDONLY | O_CLOEXEC);
+	while (!found && (got = read(fd, text + kept, sizeof(text) - kept)) > 0) {
+		kept += got;
+		found = memmem(text, kept, line, length);
+		/* It may go on in what is read next. */
+		if (kept > length) {
+			memmove(text, text + kept - length, length);
+			kept = length;
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+	return found;
+}
+
 /* write_file - 0 or a negative errno */
 static inline int write_file(const char *path, const char *text)
 {
