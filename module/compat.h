@@ -71,15 +71,9 @@ static inline void seq_escape_str(struct seq_file *m, const char *src,
 }
 #endif
 
-/* The CPUs that may run an address space */
-static inline const struct cpumask *fg_mm_cpus(struct mm_struct *mm)
-{
-	return IS_ENABLED(CONFIG_X86) ? mm_cpumask(mm) : cpu_online_mask;
-}
-
 /*
- * Take this CPU out of that mask if it runs another address space; interrupts
- * are off.
+ * Take this CPU out of the mask of those that may run an address space if it
+ * runs another; interrupts are off.
  */
 static inline void fg_mm_trim(struct mm_struct *mm)
 {

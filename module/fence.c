@@ -35,8 +35,12 @@
  *
  * A process with one thread has no other CPU to tell: mm_users is one.
  *
- * On x86 the mask is a superset of the CPUs that run the address space. Not
- * every architecture keeps it; there, all CPUs are interrupted.
+ * On x86 the mask is a superset of the CPUs that run the address space. arm64
+ * does not keep it. There the CPUs are read from the tasks that have a slot, since
+ * no other can be inside: (a) pairs with the barrier in __switch_to(), between the
+ * store to on_cpu and the return to user mode. A task that does not run has done E1
+ * before its on_cpu was cleared; one that runs and moves before the interrupt comes
+ * passes that barrier.
  *
  * One fence of a gate at a time, so that many forking threads do not multiply
  * the interrupts; and never a lock that gates share, so that one process
@@ -55,6 +59,7 @@ static void fg_fence_cpu(void *mm)
 	fg_mm_trim(mm);
 }
 
+#ifdef CONFIG_X86
 static bool fg_fence_needed(int cpu, void *unused)
 {
 	return !fg_cpu_lazy(cpu);
@@ -67,9 +72,72 @@ static bool fg_fence_needed(int cpu, void *unused)
 static bool fg_fence_others(void)
 {
 	return atomic_read(&current->mm->mm_users) > 1 &&
-	       cpumask_any_but(fg_mm_cpus(current->mm), raw_smp_processor_id()) <
+	       cpumask_any_but(mm_cpumask(current->mm), raw_smp_processor_id()) <
 	       nr_cpu_ids;
 }
+
+static void fg_fence_cpus(struct fg_gate *gate)
+{
+	if (!fg_fence_others())
+		return;
+	on_each_cpu_cond_mask(fg_fence_needed, fg_fence_cpu, current->mm, true,
+			      mm_cpumask(current->mm));
+	smp_mb();	/* (b), for this CPU and for those left alone */
+}
+#else
+/* The CPUs that run a thread that counts in a unit; gate->lock is held. */
+static void fg_unit_cpus(struct fg_unit *unit, struct cpumask *cpus)
+{
+	struct task_struct *task;
+	struct fg_slot *slot;
+	u64 used;
+
+	for (used = unit->used; used; used &= used - 1) {
+		slot = unit->slots[__ffs64(used)];
+		task = slot->actor ? slot->actor->task : NULL;
+		/* Who else counts there is not known. */
+		if (slot->survivors)
+			cpumask_copy(cpus, cpu_online_mask);
+		/* acquire: its CPU then or, if it has moved, later */
+		else if (task && smp_load_acquire(&task->on_cpu))
+			cpumask_set_cpu(task_cpu(task), cpus);
+	}
+}
+
+static void fg_gate_cpus(struct fg_gate *gate, struct cpumask *cpus)
+{
+	u32 index = 0, end, nr;
+	unsigned long irq;
+
+	cpumask_clear(cpus);
+	do {
+		raw_spin_lock_irqsave(&gate->lock, irq);
+		/* The slots of a dead gate may be gone. */
+		nr = gate->dead ? 0 : gate->nr_units;
+		end = min(index + FG_SCAN_BATCH, nr);
+		for (; index < end; index++)
+			if (gate->units[index])
+				fg_unit_cpus(gate->units[index], cpus);
+		raw_spin_unlock_irqrestore(&gate->lock, irq);
+	} while (index < nr);
+}
+
+static void fg_fence_cpus(struct fg_gate *gate)
+{
+	cpumask_var_t cpus;
+
+	if (atomic_read(&current->mm->mm_users) == 1)
+		return;
+	if (!alloc_cpumask_var(&cpus, GFP_KERNEL)) {
+		on_each_cpu(fg_fence_cpu, current->mm, true);
+		return;
+	}
+	fg_gate_cpus(gate, cpus);
+	on_each_cpu_mask(cpus, fg_fence_cpu, current->mm, true);
+	smp_mb();	/* (b), for this CPU and for tasks that did not run */
+	free_cpumask_var(cpus);
+}
+#endif
 
 /*
  * F3: domains that were closed before a fence are to be scanned, unless the gate
@@ -108,11 +176,7 @@ void fg_fence(struct fg_gate *gate, u32 domains, u64 opening)
 		return;
 	}
 	smp_mb();	/* (a) */
-	if (fg_fence_others()) {
-		on_each_cpu_cond_mask(fg_fence_needed, fg_fence_cpu, current->mm,
-				      true, fg_mm_cpus(current->mm));
-		smp_mb();	/* (b), for this CPU and for those left alone */
-	}
+	fg_fence_cpus(gate);
 	fg_fenced(gate, domains, opening);
 	mutex_unlock(&gate->fence_mutex);
 }
