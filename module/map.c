@@ -26,8 +26,12 @@ static_assert(offsetof(struct forkgate_slot, tid) == 48);
 static_assert(offsetof(struct forkgate_slot, tries) == 56);
 static_assert(sizeof(struct fg_shared) == FORKGATE_UNIT_SIZE);
 static_assert(FORKGATE_UNIT_SLOTS <= 64);
-/* A page holds one unit; machines with larger pages need more of the fault. */
-static_assert(PAGE_SIZE == FORKGATE_UNIT_SIZE);
+
+/* A page holds one unit, or several where pages are larger. */
+#define FG_PAGE_UNITS	(PAGE_SIZE / FORKGATE_UNIT_SIZE)
+
+static_assert(PAGE_SIZE % FORKGATE_UNIT_SIZE == 0);
+static_assert(FORKGATE_UNITS % FG_PAGE_UNITS == 0);
 
 static struct kmem_cache *fg_unit_cache;
 
@@ -53,21 +57,35 @@ void fg_units_exit(void)
 	kmem_cache_destroy(fg_unit_cache);
 }
 
-static struct fg_unit *fg_unit_alloc(struct fg_gate *gate, gfp_t gfp)
+/* The first unit of a page brings the page. */
+static struct fg_unit *fg_unit_alloc(u32 index, gfp_t gfp)
 {
 	struct fg_unit *unit = kmem_cache_zalloc(fg_unit_cache, gfp);
 
-	if (!unit)
-		return NULL;
+	if (!unit || index % FG_PAGE_UNITS)
+		return unit;
 	unit->page = alloc_page(gfp | __GFP_ZERO);
 	if (!unit->page) {
 		kmem_cache_free(fg_unit_cache, unit);
 		return NULL;
 	}
-	unit->shared = page_address(unit->page);
+	return unit;
+}
+
+/* Put a unit where it belongs; gate->lock is held. */
+static void fg_unit_place(struct fg_gate *gate, u32 index, struct fg_unit *unit)
+{
+	if (!unit->page) {
+		unit->page = gate->units[index - index % FG_PAGE_UNITS]->page;
+		get_page(unit->page);
+	}
+	unit->shared = page_address(unit->page) +
+		       index % FG_PAGE_UNITS * FORKGATE_UNIT_SIZE;
+	/* Users may have written to what has no slots in use yet. */
 	unit->shared->header.abi = FORKGATE_ABI;
 	unit->shared->header.copy = gate->copy;
-	return unit;
+	unit->shared->header.closed = gate->closed;
+	gate->units[index] = unit;
 }
 
 /**
@@ -76,7 +94,8 @@ static struct fg_unit *fg_unit_alloc(struct fg_gate *gate, gfp_t gfp)
  */
 void fg_unit_free(struct fg_unit *unit)
 {
-	put_page(unit->page);
+	if (unit->page)
+		put_page(unit->page);
 	kmem_cache_free(fg_unit_cache, unit);
 }
 
@@ -114,7 +133,12 @@ int fg_unit_add(struct fg_gate *gate, u32 index, gfp_t gfp)
 	unsigned long irq;
 	int ret = 0;
 
-	unit = fg_unit_alloc(gate, gfp);
+	if (index % FG_PAGE_UNITS) {
+		ret = fg_unit_add(gate, index - index % FG_PAGE_UNITS, gfp);
+		if (ret)
+			return ret;
+	}
+	unit = fg_unit_alloc(index, gfp);
 	if (!unit)
 		return -ENOMEM;
 	if (index && READ_ONCE(gate->max_units) == 1) {
@@ -137,8 +161,7 @@ int fg_unit_add(struct fg_gate *gate, u32 index, gfp_t gfp)
 		units = NULL;
 	}
 	if (!gate->units[index]) {
-		unit->shared->header.closed = gate->closed;
-		gate->units[index] = unit;
+		fg_unit_place(gate, index, unit);
 		if (gate->inherits &&
 		    gate->inherited / FORKGATE_UNIT_SLOTS == index)
 			fg_slot_inherited(gate, unit);
@@ -286,20 +309,21 @@ static void fg_vm_close(struct vm_area_struct *vma)
 static vm_fault_t fg_vm_fault(struct vm_fault *vmf)
 {
 	struct fg_gate *gate = vmf->vma->vm_private_data;
+	u64 index = (u64)vmf->pgoff * FG_PAGE_UNITS;
 	struct fg_unit *unit;
 	unsigned long irq;
 
-	if (vmf->pgoff >= FORKGATE_UNITS)
+	if (index >= FORKGATE_UNITS)
 		return VM_FAULT_SIGBUS;
 	for (;;) {
 		unit = NULL;
 		raw_spin_lock_irqsave(&gate->lock, irq);
-		if (vmf->pgoff < gate->max_units)
-			unit = gate->units[vmf->pgoff];
+		if (index < gate->max_units)
+			unit = gate->units[index];
 		raw_spin_unlock_irqrestore(&gate->lock, irq);
 		if (unit)
 			break;
-		if (fg_unit_add(gate, vmf->pgoff, GFP_KERNEL_ACCOUNT))
+		if (fg_unit_add(gate, index, GFP_KERNEL_ACCOUNT))
 			return VM_FAULT_OOM;
 	}
 	/* The mapping, which a fault holds, keeps its units. */
