@@ -11,7 +11,6 @@
 
 #include <sys/stat.h>
 
-#define KPROBES		"/sys/kernel/debug/kprobes/enabled"
 #define FTRACE		"/proc/sys/kernel/ftrace_enabled"
 #define INSTANCE	"/sys/kernel/tracing/instances/forkgate_bypass"
 
@@ -53,6 +52,19 @@ TEST_F(hook, counts_clones)
 	EXPECT_LE(redirects + 10, gate_health().redirects);
 }
 
+/* A hook that is no kprobe has no switch. */
+TEST_F(hook, has_no_switch)
+{
+	if (KPROBE_HOOK)
+		SKIP(return, "the hook is a kprobe here");
+	EXPECT_EQ(-EBUSY, write_file(FTRACE, "0"));
+	ASSERT_EQ(0, write_file(KPROBES, "0"));
+	EXPECT_EQ(1, gate_health().armed);
+	EXPECT_EQ(0, run_fork(&self->forker, &ask_both));
+	EXPECT_EQ(0, gate_state().bypasses);
+	EXPECT_EQ(0, write_file(KPROBES, "1"));
+}
+
 FIXTURE(off) {
 	struct worker holder, forker;
 	char before[16];
@@ -68,6 +80,8 @@ FIXTURE_VARIANT_ADD(off, ftrace) { .file = FTRACE };
 
 FIXTURE_SETUP(off)
 {
+	if (!KPROBE_HOOK)
+		SKIP(return, "the hook has no switch here, see has_no_switch");
 	if (read_file(variant->file, self->before, sizeof(self->before)) <= 0 ||
 	    access(variant->file, W_OK))
 		SKIP(return, "cannot write %s", variant->file);
@@ -242,6 +256,8 @@ static int bypass(struct worker *forker)
 
 TEST_F(trial, is_shared)
 {
+	if (!KPROBE_HOOK)
+		SKIP(return, "the hook has no switch here");
 	if (!have_steps() || steps_reset() || access(KPROBES, W_OK))
 		SKIP(return, NO_STEPS);
 	ASSERT_EQ(FORKGATE_COPY_BYPASSED, bypass(&self->forker));

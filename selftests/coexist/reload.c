@@ -356,8 +356,9 @@ TEST_F(reload, refused_while_a_clone_is_in_flight)
 	ASSERT_EQ(0, worker_new(&holder));
 	ASSERT_EQ(0, run(&holder, job_hold, ARG(BOTH)));
 	ASSERT_TRUE(fork_waits(&forker, &how, 1));
-	gate_unmap();
+	/* First, or the child gets it and holds the module. */
 	close(gate.fd);
+	gate_unmap();
 	pid = finish(&forker);
 	EXPECT_LT(0, pid);
 	expect_unloads(_metadata);

@@ -535,7 +535,7 @@ static int bpf_trampoline_attach(struct tracer *t)
 
 #define PROBE_PARAMETERS "/sys/module/coexist_probe/parameters/"
 
-static int module_attach(struct tracer *t)
+static int probe_load(const char *how)
 {
 	char path[PATH_MAX], parameters[40];
 	struct utsname name;
@@ -549,8 +549,16 @@ static int module_attach(struct tracer *t)
 	snprintf(strrchr(path, '/'), 200, "/probe/%s/coexist_probe.ko", name.release);
 	if (access(path, F_OK))
 		return -EOPNOTSUPP;
-	snprintf(parameters, sizeof(parameters), "how=%s", t->spec);
+	snprintf(parameters, sizeof(parameters), "how=%s", how);
 	return module_load(path, parameters);
+}
+
+static int module_attach(struct tracer *t)
+{
+	/* Where the hook is no kprobe: see a_patch_and_the_hook */
+	if (!KPROBE_HOOK && !strcmp(t->spec, "patch"))
+		return -EOPNOTSUPP;
+	return probe_load(t->spec);
 }
 
 static void module_detach(struct tracer *t)
@@ -1042,6 +1050,45 @@ TEST_F(tracer, while_a_clone_waits)
 	}
 	give_up_gate();
 	EXPECT_EQ(0, forkgate_unload_idle());
+}
+
+FIXTURE(pair)
+{
+	bool loaded;
+	unsigned long trouble;
+};
+
+FIXTURE_SETUP(pair)
+{
+	set_up(_metadata, &self->loaded, &self->trouble);
+}
+
+FIXTURE_TEARDOWN(pair)
+{
+	module_unload("coexist_probe");
+	tear_down(_metadata, self->loaded, self->trouble);
+}
+
+/* A hook that is an ftrace_ops and a patch of the function keep each other out. */
+TEST_F(pair, a_patch_and_the_hook)
+{
+	int ret;
+
+	if (KPROBE_HOOK)
+		SKIP(return, "the hook is a kprobe here");
+	ASSERT_EQ(0, load());
+	ret = probe_load("patch");
+	if (ret == -EOPNOTSUPP)
+		SKIP(return, "no test module for this kernel");
+	EXPECT_EQ(-EBUSY, ret);
+	ASSERT_TRUE(check("a patch was refused"));
+	ASSERT_EQ(0, forkgate_unload_idle());
+	ASSERT_EQ(0, probe_load("patch"));
+	EXPECT_EQ(-EBUSY, load());
+	EXPECT_FALSE(forkgate_loaded());
+	ASSERT_EQ(0, module_unload("coexist_probe"));
+	ASSERT_EQ(0, load());
+	ASSERT_TRUE(check("the patch has gone"));
 }
 
 FIXTURE(all)

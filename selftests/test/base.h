@@ -34,6 +34,14 @@
 #ifndef __maybe_unused
 #define __maybe_unused		__attribute__((__unused__))
 #endif
+/* On x86 the hook is a kprobe; where it is not, it works while kprobes are switched off. */
+#if defined(__x86_64__) || defined(__i386__)
+#define KPROBE_HOOK		true
+#else
+#define KPROBE_HOOK		false
+#endif
+#define KPROBES			"/sys/kernel/debug/kprobes/enabled"
+
 #define barrier()		__asm__ __volatile__("" ::: "memory")
 
 #define NSEC_PER_SEC		1000000000ULL

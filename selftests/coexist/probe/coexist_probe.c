@@ -82,7 +82,7 @@ static struct kretprobe kretprobe = {
 	.maxactive = 64,
 };
 
-#ifdef CONFIG_DYNAMIC_FTRACE_WITH_REGS
+#if defined(CONFIG_DYNAMIC_FTRACE_WITH_REGS) || defined(CONFIG_DYNAMIC_FTRACE_WITH_ARGS)
 static void on_ftrace(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
 		      struct ftrace_regs *fregs)
 {
@@ -95,7 +95,11 @@ static void on_patch(unsigned long ip, unsigned long parent, struct ftrace_ops *
 		     struct ftrace_regs *fregs)
 {
 	note();
+#ifdef CONFIG_DYNAMIC_FTRACE_WITH_REGS
 	instruction_pointer_set(ftrace_get_regs(fregs), ip + MCOUNT_INSN_SIZE);
+#else
+	ftrace_regs_set_instruction_pointer(fregs, ip + MCOUNT_INSN_SIZE);
+#endif
 }
 
 NOKPROBE_SYMBOL(on_patch);
@@ -107,7 +111,7 @@ static int ops_start(bool patch)
 	int ret;
 
 	ops.func = patch ? on_patch : on_ftrace;
-	ops.flags = patch ? FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_IPMODIFY : 0;
+	ops.flags = patch ? FTRACE_OPS_FL_SAVE_REGS_IF_SUPPORTED | FTRACE_OPS_FL_IPMODIFY : 0;
 	ret = ftrace_set_filter(&ops, "kernel_clone", strlen("kernel_clone"), 1);
 	if (ret)
 		return ret;
