@@ -89,7 +89,11 @@ static const struct utmp some_utmp = {
 };
 
 static const struct sockaddr_in address = { .sin_family = AF_INET };
+#ifdef __aarch64__
+static const char some_library[] = "/lib/aarch64-linux-gnu/libnss_compat.so.2";
+#else
 static const char some_library[] = "/lib/x86_64-linux-gnu/libnss_compat.so.2";
+#endif
 static const struct timespec far = { .tv_sec = 1L << 40 }, past = { .tv_sec = 1 };
 static locale_t locale;
 static regex_t regex;

@@ -55,6 +55,16 @@ test_names_are_those_of_the_library() {
 	comm -13 <(exported "$libc") <(kinds wrap raw rawhand hand)
 }
 
+# The two are built from one source, so what holds for the one's machine code holds for the other.
+test_arm64_has_the_same_functions() {
+	local other
+
+	other=$(../../tools/testhost/kernel path arm64 2>/dev/null)/root/usr/lib/aarch64-linux-gnu/libc.so.6
+	[ -e "$other" ] || { echo 'the test host has no arm64 library' >&2; return 4; }
+	comm -13 <(exported "$other") <(kinds wrap raw rawhand hand)
+	comm -23 <(exported "$other") <(exported "$libc")
+}
+
 test_libraries_wrap_what_the_table_says() {
 	diff <(kinds wrap hand) <(exported "$build"/libforkgate-preload.so)
 	diff <(kinds raw rawhand) <(exported "$build"/libforkgate-preload-raw.so)

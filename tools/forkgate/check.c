@@ -102,8 +102,13 @@ static bool contains(const char *path, const char *what)
 static void check_config(const char *release)
 {
 	static const char * const needed[] = {
-		"CONFIG_MODULES=y", "CONFIG_KPROBES=y", "CONFIG_KPROBES_ON_FTRACE=y",
-		"CONFIG_HAVE_STATIC_CALL=y", "CONFIG_TRACEPOINTS=y", "CONFIG_X86_64=y",
+		"CONFIG_MODULES=y", "CONFIG_TRACEPOINTS=y",
+#ifdef __aarch64__
+		"CONFIG_ARM64=y", "CONFIG_DYNAMIC_FTRACE_WITH_ARGS=y",
+#else
+		"CONFIG_X86_64=y", "CONFIG_KPROBES=y", "CONFIG_KPROBES_ON_FTRACE=y",
+		"CONFIG_HAVE_STATIC_CALL=y",
+#endif
 	};
 	char path[256], *text;
 	bool complete = true;

@@ -134,6 +134,14 @@ static bool find_program(const char *name, char path[PATH_MAX])
 	return false;
 }
 
+#ifdef __aarch64__
+#define MACHINE		EM_AARCH64
+#define MACHINE_NAME	"64-bit ARM"
+#else
+#define MACHINE		EM_X86_64
+#define MACHINE_NAME	"64-bit x86"
+#endif
+
 /* An ELF file of this machine. Return: NULL if it is fine, or what is wrong. */
 static const char *check_elf(int fd, const Elf64_Ehdr *head)
 {
@@ -142,8 +150,8 @@ static const char *check_elf(int fd, const Elf64_Ehdr *head)
 	Elf64_Phdr part;
 	int i;
 
-	if (head->e_ident[EI_CLASS] != ELFCLASS64 || head->e_machine != EM_X86_64)
-		return "is for another kind of machine than the library (64-bit x86)";
+	if (head->e_ident[EI_CLASS] != ELFCLASS64 || head->e_machine != MACHINE)
+		return "is for another kind of machine than the library (" MACHINE_NAME ")";
 	for (i = 0; i < head->e_phnum; i++) {
 		if (pread(fd, &part, sizeof(part), head->e_phoff + i * head->e_phentsize) !=
 		    sizeof(part))
