@@ -246,7 +246,7 @@ static int fg_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 	void __user *uarg;
 	int ret;
 
-	if (start != 0 || end != FORKGATE_UNIT_SIZE - 1 ||
+	if (start != 0 || end != PAGE_ALIGN(FORKGATE_UNIT_SIZE) - 1 ||
 	    (current->flags & (PF_KTHREAD | PF_IO_WORKER)))
 		return -EINVAL;
 	syscall_get_arguments(current, task_pt_regs(current), args);
