@@ -72,7 +72,8 @@ static void handler_returns(int signo)
 TEST_F(forced, a_ticket_expires_before_its_holder_runs)
 {
 	handle(handler_returns, 0);
-	ASSERT_EQ(0, change_policy(ticket_hold, NSEC_PER_MSEC));
+	/* What it leaves ends after ten times that, which must be later than the release. */
+	ASSERT_EQ(0, change_policy(ticket_hold, 200 * NSEC_PER_MSEC));
 	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
 	ASSERT_TRUE(prepare_waits(&self->forker, MEMORY, 1));
 	ASSERT_EQ(0, step("woken", "hold"));
