@@ -47,7 +47,7 @@ static unsigned int nr_seen;
 static struct prog *corpus;
 static unsigned int nr_corpus;
 static const char *corpus_dir;
-static unsigned long executed;
+static unsigned long executed, checked;
 static int group = -1, freezer = -1, last = -1;
 
 static void die(const char *what)
@@ -428,6 +428,7 @@ static void check(void)
 	double begin = now();
 	char text[4096], *locks;
 
+	checked = executed;
 	if (read_file("/proc/sys/kernel/tainted", text, sizeof(text)) > 0 &&
 	    strtoul(text, NULL, 10) & TROUBLE)
 		report("the kernel is tainted");
@@ -591,7 +592,7 @@ static void fuzz(double seconds, const char *blocks)
 				mutate(&prog);
 		}
 		consider(&prog, false);
-		if (executed % CHECK_EVERY == 0)
+		if (executed - checked >= CHECK_EVERY)
 			check();
 		if (now() - said > 30) {
 			said = now();
@@ -615,7 +616,7 @@ static void replay(const char *path, unsigned long times)
 		exit(2);
 	for (unsigned long i = 0; i < times; i++) {
 		run_prog(&prog, seen, edges);
-		if (executed % CHECK_EVERY == 0)
+		if (executed - checked >= CHECK_EVERY)
 			check();
 	}
 	for (uint32_t i = 0; i < shared->logged && i < LOGGED && times == 1; i++) {
