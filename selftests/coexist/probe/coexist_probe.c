@@ -111,7 +111,9 @@ static int ops_start(bool patch)
 	int ret;
 
 	ops.func = patch ? on_patch : on_ftrace;
-	ops.flags = patch ? FTRACE_OPS_FL_SAVE_REGS_IF_SUPPORTED | FTRACE_OPS_FL_IPMODIFY : 0;
+	/* Both: all registers where there is a way to have them, and no refusal elsewhere. */
+	ops.flags = patch ? FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_SAVE_REGS_IF_SUPPORTED |
+		    FTRACE_OPS_FL_IPMODIFY : 0;
 	ret = ftrace_set_filter(&ops, "kernel_clone", strlen("kernel_clone"), 1);
 	if (ret)
 		return ret;
