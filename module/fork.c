@@ -255,8 +255,9 @@ static u64 fg_fork_sleep(u64 ns)
 	u64 since = ktime_get_ns();
 
 	fg_step(FG_STEP_SLEEP);
-	schedule_hrtimeout_range(ns == FORKGATE_FOREVER ? NULL : &timeout,
-				 current->timer_slack_ns, HRTIMER_MODE_REL);
+	/* Without the slack of the thread, which may be minutes. */
+	schedule_hrtimeout(ns == FORKGATE_FOREVER ? NULL : &timeout,
+			   HRTIMER_MODE_REL);
 	since = ktime_get_ns() - since;
 	fg_step(FG_STEP_WOKEN);
 	return since;
