@@ -22,11 +22,8 @@
 #define NAME __wrap_vfork
 #endif
 
-#if defined(__x86_64__) || defined(__i386__)
-
-/* endbr, and the note that this file is ready for IBT and shadow stacks */
-#include <cet.h>
-
+/* what begins a vfork(), and what ends it */
+.macro	function
 	.text
 	.globl	NAME
 #ifndef FORKGATE_SHARED
@@ -39,6 +36,19 @@
 	.p2align 4
 NAME:
 	.cfi_startproc
+.endm
+
+.macro	function_end
+	.cfi_endproc
+	.size	NAME, . - NAME
+.endm
+
+#if defined(__x86_64__) || defined(__i386__)
+
+/* endbr, and the note that this file is ready for IBT and shadow stacks */
+#include <cet.h>
+
+	function
 #ifdef __x86_64__
 	_CET_ENDBR
 	xorl	%edi, %edi
@@ -167,23 +177,11 @@ NAME:
 	.cfi_register %eip, %ecx
 	notrack jmp *%ecx
 #endif
-	.cfi_endproc
-	.size	NAME, . - NAME
+	function_end
 
 #elif defined(__aarch64__)
 
-	.text
-	.globl	NAME
-#ifndef FORKGATE_SHARED
-	.hidden	NAME
-#endif
-	.hidden	__forkgate_vfork_begin
-	.hidden	__forkgate_vfork_child
-	.hidden	__forkgate_vfork_end
-	.type	NAME, @function
-	.p2align 4
-NAME:
-	.cfi_startproc
+	function
 	hint	#34		/* bti c */
 	mov	w0, wzr
 .Lbegin:
@@ -248,8 +246,7 @@ NAME:
 	.cfi_restore x30
 	mov	w0, wzr
 	ret
-	.cfi_endproc
-	.size	NAME, . - NAME
+	function_end
 
 #ifdef __ARM_FEATURE_BTI_DEFAULT
 /* The note that this file is ready for BTI */
