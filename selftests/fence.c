@@ -3,42 +3,10 @@
  * Rule 13: only processors that run a thread of the process are interrupted for
  * it. (schedule.c counts that those are.)
  */
+#include "test/cpu.h"
 #include "test/harness.h"
 
 #define ROUNDS	2000
-#define MAX_CPUS 64
-
-/* function_calls - interrupts of every CPU to have it call a function; how many CPUs */
-static int function_calls(long *counts)
-{
-	static char text[262144];
-	char *line, *end;
-	int n = 0;
-
-	if (read_file("/proc/interrupts", text, sizeof(text)) <= 0)
-		return 0;
-	line = strstr(text, "Function call interrupts");
-	if (!line)
-		return 0;
-	while (line > text && line[-1] != '\n')
-		line--;
-	for (line = strchr(line, ':'); line && n < MAX_CPUS; line = end - 1) {
-		counts[n] = strtol(line + 1, &end, 10);
-		if (end == line + 1)
-			break;
-		n++;
-	}
-	return n;
-}
-
-static long job_move(void *cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET((uintptr_t)cpu, &set);
-	return sched_setaffinity(0, sizeof(set), &set) ? -errno : 0;
-}
 
 FIXTURE(fence) {
 	int cpus;
@@ -72,16 +40,15 @@ static long visit_all(int cpus)
 	int i;
 
 	for (i = cpus - 1; i >= 0 && !ret; i--)
-		ret = job_move(ARG(i));
+		ret = job_pin(ARG(i));
 	return ret;
 }
 
-static long tickets(void)
+static long job_tickets(void *rounds)
 {
-	long ret = 0;
-	int i;
+	long i, ret = 0;
 
-	for (i = 0; i < ROUNDS && !ret; i++) {
+	for (i = 0; i < (long)rounds && !ret; i++) {
 		ret = gate_prepare(BOTH);
 		if (!ret)
 			ret = gate_release();
@@ -109,7 +76,7 @@ TEST_F(fence, single_thread)
 
 	ASSERT_EQ(0, visit_all(self->cpus));
 	ASSERT_EQ(self->cpus, function_calls(before));
-	ASSERT_EQ(0, tickets());
+	ASSERT_EQ(0, job_tickets(ARG(ROUNDS)));
 	EXPECT_QUIET(before, self->cpus, "idle");
 }
 
@@ -125,11 +92,11 @@ TEST_F(fence, sleeping_threads)
 	ASSERT_EQ(0, visit_all(self->cpus));
 	for (i = 0; i < n; i++) {
 		ASSERT_EQ(0, worker_new(&worker[i]));
-		ASSERT_EQ(0, run(&worker[i], job_move, ARG(i + 1)));
+		ASSERT_EQ(0, run(&worker[i], job_pin, ARG(i + 1)));
 		ASSERT_TRUE(wait_until(task_asleep(worker[i].tid)));
 	}
 	ASSERT_EQ(self->cpus, function_calls(before));
-	ASSERT_EQ(0, tickets());
+	ASSERT_EQ(0, job_tickets(ARG(ROUNDS)));
 	EXPECT_QUIET(before, self->cpus, "a thread sleeps there");
 }
 
@@ -142,13 +109,13 @@ TEST_F(fence, busy_neighbours)
 	int i;
 
 	ASSERT_EQ(0, worker_new(&other));
-	ASSERT_EQ(0, run(&other, job_move, ARG(0)));
+	ASSERT_EQ(0, run(&other, job_pin, ARG(0)));
 	for (i = 1; i < self->cpus; i++) {
 		pid[i] = fork();
 		ASSERT_LE(0, pid[i]);
 		if (!pid[i]) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			job_move(ARG(i));
+			job_pin(ARG(i));
 			for (;;)
 				barrier();
 		}
@@ -158,7 +125,7 @@ TEST_F(fence, busy_neighbours)
 	/* Behind the forks, which have the kernel forget where the process has been. */
 	ASSERT_EQ(0, visit_all(self->cpus));
 	ASSERT_EQ(self->cpus, function_calls(before));
-	ASSERT_EQ(0, tickets());
+	ASSERT_EQ(0, job_tickets(ARG(ROUNDS)));
 	EXPECT_QUIET(before, self->cpus, "another process runs there");
 	for (i = 1; i < self->cpus; i++) {
 		kill(pid[i], SIGKILL);

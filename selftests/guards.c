@@ -11,12 +11,12 @@
  * Rule 8: places that are kept.
  * Rule 9: the heir of a killed parent.
  */
+#include "test/cpu.h"
 #include "test/handler.h"
 #include "test/harness.h"
 #include "test/step.h"
 
 #include <poll.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <sys/ptrace.h>
 
@@ -766,29 +766,6 @@ static void handler_looks(int signo)
 	latch_open(&handler_runs);
 }
 
-static int spin_runs, spin_stop;
-
-static long job_pin(void *cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET((uintptr_t)cpu, &set);
-	return sched_setaffinity(0, sizeof(set), &set) ? -errno : 0;
-}
-
-static long job_spin(void *unused)
-{
-	struct sched_param param = { .sched_priority = 1 };
-
-	if (sched_setscheduler(0, SCHED_FIFO, &param))
-		return -errno;
-	WRITE_ONCE(spin_runs, 1);
-	while (!READ_ONCE(spin_stop))
-		barrier();
-	return 0;
-}
-
 #define RT_RUNTIME	"/proc/sys/kernel/sched_rt_runtime_us"
 
 FIXTURE(crowd) {
@@ -841,10 +818,8 @@ static bool let_go(struct worker *holder, struct worker *spinner, struct worker 
 		if (run(&batch[i], job_pin, ARG(BUSY_CPU)) ||
 		    !enter_waits(&batch[i], MEMORY, i + 1))
 			return false;
-	if (!enter_waits(last, domains, BATCH + 1) || run(spinner, job_pin, ARG(BUSY_CPU)))
-		return false;
-	start(spinner, job_spin, NULL);
-	if (!wait_until(READ_ONCE(spin_runs)) || step("release", "hold"))
+	if (!enter_waits(last, domains, BATCH + 1) || run(spinner, job_realtime, ARG(1)) ||
+	    spin_on(spinner, BUSY_CPU) || step("release", "hold"))
 		return false;
 	start(holder, job_release, NULL);
 	return held("release") && gate_state().blocked == 1;

@@ -22,6 +22,7 @@
  *	the test of closed on nested entries	nested_entries_during_a_copy
  *						(and enter.c, nested_entries_*)
  */
+#include "test/cpu.h"
 #include "test/handler.h"
 #include "test/harness.h"
 #include "test/step.h"
@@ -120,77 +121,30 @@ TEST_F(step, steps_of_a_fork)
  * processor's store buffer could do it; so count interrupts.
  */
 
-static int spins, spin_stop;
-
-static long job_spin(void *cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET((uintptr_t)cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
-		return -errno;
-	WRITE_ONCE(spins, 1);
-	while (!READ_ONCE(spin_stop))
-		barrier();
-	return 0;
-}
-
-static long job_move(void *cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET((uintptr_t)cpu, &set);
-	return sched_setaffinity(0, sizeof(set), &set) ? -errno : 0;
-}
-
-/* function_calls - interrupts of a CPU to have it call a function; -1: not told here */
-static long function_calls(int cpu)
-{
-	static char text[262144];
-	char *line, *end;
-	long count = -1;
-
-	if (read_file("/proc/interrupts", text, sizeof(text)) <= 0)
-		return -1;
-	line = strstr(text, "Function call interrupts");
-	if (!line)
-		return -1;
-	while (line > text && line[-1] != '\n')
-		line--;
-	line = strchr(line, ':');
-	for (; line && cpu >= 0; cpu--) {
-		count = strtol(line + 1, &end, 10);
-		line = end - 1;
-	}
-	return count;
-}
-
 TEST_F(step, ipi)
 {
+	long before[MAX_CPUS], after[MAX_CPUS];
 	int i, interrupted = 0;
 	cpu_set_t allowed;
-	long before;
 
 	ASSERT_EQ(0, sched_getaffinity(0, sizeof(allowed), &allowed));
 	if (!CPU_ISSET(0, &allowed) || !CPU_ISSET(1, &allowed))
 		SKIP(return, "needs CPUs 0 and 1");
-	if (function_calls(1) < 0)
+	if (function_calls(before) < 2)
 		SKIP(return, "/proc/interrupts does not count function calls");
-	ASSERT_EQ(0, job_move(ARG(0)));
-	ASSERT_EQ(0, run(&self->forker, job_move, ARG(0)));
-	start(&self->late, job_spin, ARG(1));
-	ASSERT_TRUE(wait_until(READ_ONCE(spins)));
+	ASSERT_EQ(0, job_pin(ARG(0)));
+	ASSERT_EQ(0, run(&self->forker, job_pin, ARG(0)));
+	ASSERT_EQ(0, spin_on(&self->late, 1));
 	for (i = 0; i < 20; i++) {
 		ASSERT_EQ(0, step("close", "hold"));
 		ASSERT_EQ(0, step("fence", "hold"));
 		start(&self->forker, job_fork, &fork_both);
 		ASSERT_TRUE(held("close"));
-		before = function_calls(1);
+		function_calls(before);
 		ASSERT_EQ(0, step("close", "go"));
 		ASSERT_TRUE(held("fence"));
-		interrupted += before < function_calls(1);
+		function_calls(after);
+		interrupted += before[1] < after[1];
 		ASSERT_EQ(0, step("fence", "go"));
 		EXPECT_EQ(0, finish_fork(&self->forker));
 	}

@@ -3,10 +3,9 @@
  * Rule 8: a wait ends. What happens when its time is up: EAGAIN, or a copy
  * that says that it is unsafe; and a message of the kernel with the blame.
  */
+#include "test/cpu.h"
 #include "test/harness.h"
 #include "test/kmsg.h"
-
-#include <sched.h>
 
 FIXTURE_WORKERS(timeout, holder, forker, other);
 
@@ -56,27 +55,6 @@ TEST_F(timeout, is_no_matter_without_a_wait)
  */
 #define BUSY_CPU	1
 
-static int spin_runs, spin_stop;
-
-static long job_realtime(void *priority)
-{
-	struct sched_param param = { .sched_priority = (uintptr_t)priority };
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(BUSY_CPU, &set);
-	return sched_setaffinity(0, sizeof(set), &set) ||
-	       sched_setscheduler(0, SCHED_FIFO, &param) ? -errno : 0;
-}
-
-static long job_spin(void *unused)
-{
-	WRITE_ONCE(spin_runs, 1);
-	while (!READ_ONCE(spin_stop))
-		barrier();
-	return 0;
-}
-
 TEST_F(timeout, of_a_real_time_thread)
 {
 	cpu_set_t set;
@@ -87,10 +65,10 @@ TEST_F(timeout, of_a_real_time_thread)
 	CPU_CLR(BUSY_CPU, &set);
 	ASSERT_EQ(0, sched_setaffinity(0, sizeof(set), &set));
 	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->forker, job_pin, ARG(BUSY_CPU)));
 	ASSERT_EQ(0, run(&self->forker, job_realtime, ARG(20)));
 	ASSERT_EQ(0, run(&self->other, job_realtime, ARG(10)));
-	start(&self->other, job_spin, NULL);
-	ASSERT_TRUE(wait_until(READ_ONCE(spin_runs)));
+	ASSERT_EQ(0, spin_on(&self->other, BUSY_CPU));
 	give_up_after(NSEC_PER_MSEC, FORKGATE_FAIL);
 	EXPECT_EQ(-EAGAIN, run(&self->forker, job_fork, &ask_both));
 	EXPECT_TRUE(busy(&self->other));
