@@ -276,8 +276,8 @@ struct fg_gate *fg_gate_alloc(gfp_t gfp)
  * It is open, has no forkers, and the forker's slot at the same place, if the
  * forker has one. Its unit is there if the forker is inside a section, so that
  * the child goes on with it (rule 3). An idle slot inherits its number alone:
- * most children exec or exit without one section. Their first touch of the slot
- * is a page fault, like their first write to any other page of their parent's.
+ * most children exec or exit without one section. Their first touch of the page
+ * that has the slot is a page fault, which makes its unit (fg_vm_fault()).
  *
  * Return: it, with one reference and no address space yet, or NULL.
  */

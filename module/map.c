@@ -183,7 +183,7 @@ out:
  * @gate: the gate, referenced or mapped, or not in use yet
  * @gfp: how to allocate
  *
- * Rule 10: for those that look at slots without a page fault.
+ * Rule 10: for a page fault, and for those that look at slots without one.
  *
  * Context: may sleep, as @gfp says.
  * Return: 0, also if there is nothing to inherit; -ENOMEM, -ENXIO.
@@ -315,6 +315,10 @@ static vm_fault_t fg_vm_fault(struct vm_fault *vmf)
 
 	if (index >= FORKGATE_UNITS)
 		return VM_FAULT_SIGBUS;
+	/* Rule 10: with the page comes the slot in it, in whichever of its units. */
+	if (gate->inherited / FORKGATE_UNIT_SLOTS / FG_PAGE_UNITS == vmf->pgoff &&
+	    fg_unit_inherit(gate, GFP_KERNEL_ACCOUNT))
+		return VM_FAULT_OOM;
 	for (;;) {
 		unit = NULL;
 		raw_spin_lock_irqsave(&gate->lock, irq);

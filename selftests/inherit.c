@@ -192,6 +192,23 @@ static int other_outlives(void *unused)
 	return 0;
 }
 
+/* Inside a section that began without a call */
+static int other_sees_an_abandonment(void *unused)
+{
+	bool seen = wait_until(task_ended(getpid())) && gate_state().abandoned == 1;
+
+	syscall(__NR_exit_group, seen ? 0 : __LINE__ % 250 + 1);
+	return 0;
+}
+
+static int child_ends_inside(void)
+{
+	CHILD(other_thread(other_sees_an_abandonment));
+	gate_count(MEMORY);
+	syscall(__NR_exit, 0);
+	return 1;
+}
+
 static int child_is_outlived(void)
 {
 	CHILD(other_thread(other_outlives));
@@ -241,6 +258,7 @@ TEST_F(inherit, another_thread)
 {
 	EXPECT_EQ(0, fork_and_ask(&self->forker, child_has_another_thread));
 	EXPECT_EQ(0, fork_and_ask(&self->forker, child_is_outlived));
+	EXPECT_EQ(0, fork_and_ask(&self->forker, child_ends_inside));
 }
 
 /* Inside a section, whose label and levels the child goes on with */
