@@ -40,7 +40,11 @@
  * no other can be inside: (a) pairs with the barrier in __switch_to(), between the
  * store to on_cpu and the return to user mode. A task that does not run has done E1
  * before its on_cpu was cleared; one that runs and moves before the interrupt comes
- * passes that barrier.
+ * passes that barrier. Which tasks count in a slot with survivors is not known: for
+ * them a grace period of RCU stands in for (b), as each CPU switches or is in the
+ * kernel once in it, and interrupts no one. A CPU without a tick (nohz_full) need
+ * not: what a survivor there does at that moment can be missed, as it can be when
+ * it writes to the slot at the same time as the thread that went on with it.
  *
  * One fence of a gate at a time, so that many forking threads do not multiply
  * the interrupts; and never a lock that gates share, so that one process
@@ -48,6 +52,7 @@
  */
 
 #include <linux/mm_types.h>
+#include <linux/rcupdate.h>
 #include <linux/smp.h>
 
 #include "compat.h"
@@ -85,27 +90,31 @@ static void fg_fence_cpus(struct fg_gate *gate)
 	smp_mb();	/* (b), for this CPU and for those left alone */
 }
 #else
-/* The CPUs that run a thread that counts in a unit; gate->lock is held. */
-static void fg_unit_cpus(struct fg_unit *unit, struct cpumask *cpus)
+/*
+ * The CPUs that run a thread that acts in a unit; gate->lock is held.
+ * Return: may others be inside there, too?
+ */
+static bool fg_unit_cpus(struct fg_unit *unit, struct cpumask *cpus)
 {
 	struct task_struct *task;
+	bool survivors = false;
 	struct fg_slot *slot;
 	u64 used;
 
 	for (used = unit->used; used; used &= used - 1) {
 		slot = unit->slots[__ffs64(used)];
 		task = slot->actor ? slot->actor->task : NULL;
-		/* Who else counts there is not known. */
-		if (slot->survivors)
-			cpumask_copy(cpus, cpu_online_mask);
+		survivors |= slot->survivors;
 		/* acquire: its CPU then or, if it has moved, later */
-		else if (task && smp_load_acquire(&task->on_cpu))
+		if (task && smp_load_acquire(&task->on_cpu))
 			cpumask_set_cpu(task_cpu(task), cpus);
 	}
+	return survivors;
 }
 
-static void fg_gate_cpus(struct fg_gate *gate, struct cpumask *cpus)
+static bool fg_gate_cpus(struct fg_gate *gate, struct cpumask *cpus)
 {
+	bool survivors = false;
 	u32 index = 0, end, nr;
 	unsigned long irq;
 
@@ -117,9 +126,11 @@ static void fg_gate_cpus(struct fg_gate *gate, struct cpumask *cpus)
 		end = min(index + FG_SCAN_BATCH, nr);
 		for (; index < end; index++)
 			if (gate->units[index])
-				fg_unit_cpus(gate->units[index], cpus);
+				survivors |= fg_unit_cpus(gate->units[index],
+							  cpus);
 		raw_spin_unlock_irqrestore(&gate->lock, irq);
 	} while (index < nr);
+	return survivors;
 }
 
 static void fg_fence_cpus(struct fg_gate *gate)
@@ -128,11 +139,10 @@ static void fg_fence_cpus(struct fg_gate *gate)
 
 	if (atomic_read(&current->mm->mm_users) == 1)
 		return;
-	if (!alloc_cpumask_var(&cpus, GFP_KERNEL)) {
-		on_each_cpu(fg_fence_cpu, current->mm, true);
-		return;
-	}
-	fg_gate_cpus(gate, cpus);
+	/* Some bytes that are free again at once */
+	alloc_cpumask_var(&cpus, GFP_KERNEL | __GFP_NOFAIL);
+	if (fg_gate_cpus(gate, cpus))
+		synchronize_rcu();	/* (b), for survivors */
 	on_each_cpu_mask(cpus, fg_fence_cpu, current->mm, true);
 	smp_mb();	/* (b), for this CPU and for tasks that did not run */
 	free_cpumask_var(cpus);
