@@ -20,6 +20,7 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/delay.h>
 #include <linux/ftrace.h>
 
 #include "hook.h"
@@ -58,9 +59,19 @@ static int fg_ops_register(struct ftrace_ops *ops, const char *name)
 	return ret;
 }
 
+/*
+ * Rule 15: fails only when ftrace has found its sites damaged and switched itself
+ * off. They call on then, and the text of this module has to stay.
+ */
 static void fg_ops_unregister(struct ftrace_ops *ops)
 {
-	unregister_ftrace_function(ops);
+	int ret = unregister_ftrace_function(ops);
+
+	if (ret)
+		pr_crit("cannot end a redirection: %d; the module stays until the next boot\n",
+			ret);
+	while (ret)
+		msleep(MSEC_PER_SEC);
 	ftrace_free_filter(ops);
 }
 
