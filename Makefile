@@ -50,7 +50,7 @@ check: setup ## build everything and test it on kernel 6.12
 check-all: setup ## the same, on all kernels, with all checkers
 	@tools/check all
 
-check-release: setup ## what takes too long for check-all: before a release
+check-release: setup ## also what takes too long for that; goes on where it was interrupted
 	@tools/check release
 
 lint: setup ## check the sources and the documentation
