@@ -60,6 +60,14 @@ static inline int module_unload(const char *name)
 	return syscall(__NR_delete_module, name, O_NONBLOCK) ? -errno : 0;
 }
 
+/* module_unload_idle - the same; what has used it may let go of it a moment later */
+static inline int module_unload_idle(const char *name)
+{
+	int ret;
+
+	return wait_until((ret = module_unload(name)) != -EAGAIN) ? ret : -EAGAIN;
+}
+
 static inline bool module_loaded(const char *name)
 {
 	char path[100];
@@ -94,12 +102,9 @@ static inline void give_up_gate(void)
 	gate.fd = -1;
 }
 
-/* forkgate_unload_idle - the same; a process that has ended lets go of it a moment later */
 static inline int forkgate_unload_idle(void)
 {
-	int ret;
-
-	return wait_until((ret = forkgate_unload()) != -EAGAIN) ? ret : -EAGAIN;
+	return module_unload_idle("forkgate");
 }
 
 static inline bool forkgate_loaded(void)

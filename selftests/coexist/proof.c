@@ -139,7 +139,7 @@ static int patch_attach(void)
 
 static void patch_detach(void)
 {
-	module_unload("coexist_probe");
+	module_unload_idle("coexist_probe");
 }
 
 FIXTURE(rival) {

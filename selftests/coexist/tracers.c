@@ -563,7 +563,7 @@ static int module_attach(struct tracer *t)
 
 static void module_detach(struct tracer *t)
 {
-	module_unload("coexist_probe");
+	module_unload_idle("coexist_probe");
 }
 
 static int module_watch(struct tracer *t, pid_t tid)
@@ -1065,7 +1065,7 @@ FIXTURE_SETUP(pair)
 
 FIXTURE_TEARDOWN(pair)
 {
-	module_unload("coexist_probe");
+	module_unload_idle("coexist_probe");
 	tear_down(_metadata, self->loaded, self->trouble);
 }
 
@@ -1086,7 +1086,7 @@ TEST_F(pair, a_patch_and_the_hook)
 	ASSERT_EQ(0, probe_load("patch"));
 	EXPECT_EQ(-EBUSY, load());
 	EXPECT_FALSE(forkgate_loaded());
-	ASSERT_EQ(0, module_unload("coexist_probe"));
+	ASSERT_EQ(0, module_unload_idle("coexist_probe"));
 	ASSERT_EQ(0, load());
 	ASSERT_TRUE(check("the patch has gone"));
 }
