@@ -13,6 +13,7 @@
 #include <linux/rcupdate.h>
 
 #include "gate.h"
+#include "version.h"
 
 static int __init fg_init(void)
 {
@@ -76,3 +77,4 @@ module_exit(fg_exit);
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("Fork gate: fork() waits for fork-safe sections");
 MODULE_AUTHOR("The forkgate developers");
+MODULE_VERSION(FG_VERSION);

@@ -54,6 +54,12 @@ def help_of_all():
 
 
 @test
+def version():
+    with open(os.path.join(HERE, "..", "..", "module", "version.h"), encoding="ascii") as source:
+        assert f'"{check(run("--version"), 0).removeprefix("forkgate ").strip()}"' in source.read()
+
+
+@test
 def help_of_each():
     for command in COMMANDS:
         check(run(command, "--help"), 0, f"usage: forkgate {command}")

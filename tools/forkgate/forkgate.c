@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "../../module/version.h"
 #include "cmd.h"
 
 static const struct {
@@ -41,6 +42,10 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
 		overview(stdout);
+		return cmd_flush();
+	}
+	if (!strcmp(argv[1], "--version")) {
+		puts("forkgate " FG_VERSION);
 		return cmd_flush();
 	}
 	for (i = 0; i < ARRAY_SIZE(commands); i++) {

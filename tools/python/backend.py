@@ -8,9 +8,12 @@ but where pip says.
 import base64
 import hashlib
 import os
+import re
 import zipfile
 
-NAME, VERSION = 'forkgate', '0'
+NAME = 'forkgate'
+with open('../../module/version.h', encoding='ascii') as source:
+    VERSION = re.search('^#define FG_VERSION "(.*)"', source.read(), re.M).group(1)
 INFO = f'{NAME}-{VERSION}.dist-info'
 WHEEL = f'{NAME}-{VERSION}-py3-none-any.whl'
 FILES = ['_forkgate_run.py', 'forkgate-run.pth']
