@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Completion of forkgate(1) for fish. It must not run the command.
+
+function __forkgate_is
+    set -l words (commandline -opc)
+    test (count $words) -ge 2; and contains -- $words[2] $argv
+end
+
+complete -c forkgate -f
+complete -c forkgate -n __fish_use_subcommand -a run -d 'run a program that knows nothing of forkgate'
+complete -c forkgate -n __fish_use_subcommand -a ps -d 'gates, sections, waiting forks and who they wait for'
+complete -c forkgate -n __fish_use_subcommand -a watch -d 'the same, continuously'
+complete -c forkgate -n __fish_use_subcommand -a stat -d 'counters, and how long waits took'
+complete -c forkgate -n __fish_use_subcommand -a check -d 'does it work here? what to do if not'
+complete -c forkgate -n __fish_use_subcommand -a trace -d 'run a program and draw a timeline of its forks'
+complete -c forkgate -n __fish_use_subcommand -l version -d 'print the version'
+complete -c forkgate -l help -d 'how it is used'
+complete -c forkgate -n '__forkgate_is ps stat' -l json -d 'print one JSON object'
+complete -c forkgate -n '__forkgate_is stat' -l prometheus -d 'print metrics'
+complete -c forkgate -n '__forkgate_is watch' -s d -l delay -x -d 'seconds between two looks'
+complete -c forkgate -n '__forkgate_is trace' -s o -l output -r -F -d 'where to draw'
+complete -c forkgate -n '__forkgate_is trace' -l perfetto -r -F -d 'write a trace for Perfetto'
+complete -c forkgate -n '__forkgate_is run' -l timeout -x -d 'how long a fork waits'
+complete -c forkgate -n '__forkgate_is run' -l on-timeout -x -a 'fail proceed' -d 'what it does then'
+complete -c forkgate -n '__forkgate_is run' -l patience -x -d 'how long others wait for a fork'
+complete -c forkgate -n '__forkgate_is run' -l domains -x -a 'memory files memory,files' -d 'of which sections'
+complete -c forkgate -n '__forkgate_is run' -l raw-clone -d 'also keep malloc whole'
+complete -c forkgate -n '__forkgate_is run' -l require-module -d 'not with the gate of the library'
+complete -c forkgate -n '__forkgate_is run' -l verbose -d 'say what is not covered'
+complete -c forkgate -n '__forkgate_is run trace' -a '(__fish_complete_subcommand --fcs-skip=2)'
