@@ -84,6 +84,13 @@ pages := $(wildcard tools/man/*.[1-8])
 rule := 60-forkgate.rules
 
 .PHONY: install install-module install-user uninstall clean help
+.PHONY: dist deb
+dist: ## make the archive of a release, of what is committed
+	@packaging/build dist
+
+deb: setup ## make Debian's packages of it
+	@packaging/build deb
+
 install: install-module ## install [DESTDIR=] [PREFIX=/usr/local] [KVER=]
 	@$(MAKE) install-user
 	@[ -n "$(DESTDIR)" ] || echo "Installed. To load the module now: modprobe forkgate"
