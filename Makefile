@@ -88,7 +88,8 @@ rule := 60-forkgate.rules
 dist: ## make the archive of a release, of what is committed
 	@packaging/build dist
 
-deb: setup ## make Debian's packages of it
+deb: ## make Debian's packages of it
+	@tools/setup packaging
 	@packaging/build deb
 
 install: install-module ## install [DESTDIR=] [PREFIX=/usr/local] [KVER=]
