@@ -26,6 +26,15 @@
 #define SLOW_SIZE	(SLOW_DATA + 16)
 #define SLOW_STATUS	7		/* what the program exits with */
 
+/* Code that exits: its status and the number of the call in registers, and the call */
+#ifdef __aarch64__
+#define SLOW_MACHINE	EM_AARCH64
+#define SLOW_CODE	(0x52800000 | SLOW_STATUS << 5), 0xd2800ba8, 0xd4000001
+#else
+#define SLOW_MACHINE	EM_X86_64
+#define SLOW_CODE	(0xbf | SLOW_STATUS << 8), 0x003cb800, 0x050f0000
+#endif
+
 static struct slow_file {
 	char dir[32];
 	char path[48];
@@ -39,11 +48,7 @@ static struct slow_file {
 /* The first page of the program: headers, and code that exits */
 static inline void slow_file_program(char *page)
 {
-	static const unsigned char code[] = {
-		0xbf, SLOW_STATUS, 0, 0, 0,	/* mov edi, SLOW_STATUS */
-		0xb8, 60, 0, 0, 0,		/* mov eax, exit */
-		0x0f, 0x05,			/* syscall */
-	};
+	static const unsigned int code[] = { SLOW_CODE };
 	Elf64_Ehdr *header = (void *)page;
 	Elf64_Phdr *segment = (void *)(page + sizeof(*header));
 
@@ -53,7 +58,7 @@ static inline void slow_file_program(char *page)
 			ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT,
 		},
 		.e_type = ET_EXEC,
-		.e_machine = EM_X86_64,
+		.e_machine = SLOW_MACHINE,
 		.e_version = EV_CURRENT,
 		.e_entry = 0x400800,
 		.e_phoff = sizeof(*header),
