@@ -386,21 +386,29 @@ void fg_fork_drop(struct fg_gate *gate, struct fg_thread *thr)
 	fg_settle(gate);
 }
 
-/* Rule 8: it copies although it was not granted, and the child can read that. */
+/*
+ * Rule 8: it copies although it was not granted, and the child can read that. If
+ * a grant has come since its wait was over, it is as safe as any.
+ */
 static void fg_fork_unsafe(struct fg_gate *gate, struct fg_clone *clone)
 {
 	struct fg_thread *thr = clone->thr;
 	unsigned long irq;
+	bool granted;
 
 	raw_spin_lock_irqsave(&gate->lock, irq);
-	fg_count(gate, FG_EVENT_UNSAFE);
-	fg_fork_leave_past(gate, &thr->fork, FG_PAST_UNSAFE);
-	if (thr->fork.state == FG_FORK_WAITING)
-		fg_phase_force(gate, thr);
+	granted = thr->fork.state == FG_FORK_COPYING;
+	if (!granted) {
+		fg_count(gate, FG_EVENT_UNSAFE);
+		fg_fork_leave_past(gate, &thr->fork, FG_PAST_UNSAFE);
+		if (thr->fork.state == FG_FORK_WAITING)
+			fg_phase_force(gate, thr);
+		fg_thread_tell(gate, thr, FORKGATE_OUTCOME_UNSAFE);
+	}
 	fg_phase_run(gate);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	fg_settle(gate);
-	if (clone->child)
+	if (clone->child && !granted)
 		fg_gate_mark_copy(clone->child,
 				  (clone->need & FORKGATE_MEMORY ?
 				   FORKGATE_COPY_UNSAFE_MEMORY : 0) |
@@ -504,9 +512,9 @@ static int fg_fork_refuse(struct fg_gate *gate, struct fg_clone *clone,
 		outcome = FORKGATE_OUTCOME_TIMEOUT;
 
 	/* Until the place is given up a grant may still come, and tell. */
+	fg_step(FG_STEP_REFUSED);
 	if (outcome == FORKGATE_OUTCOME_UNSAFE) {
 		fg_fork_unsafe(gate, clone);
-		fg_outcome(gate, thr, outcome);
 		return 0;
 	}
 	fg_fork_drop(gate, thr);

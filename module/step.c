@@ -26,6 +26,7 @@ static const char * const fg_step_names[FG_NR_STEPS] = {
 	[FG_STEP_FENCE] = "fence",	 /* F3|F4: fenced, not scanned */
 	[FG_STEP_SLEEP] = "sleep",	 /* F5: announced, not asleep */
 	[FG_STEP_WOKEN] = "woken",	 /* F5: woken, not scanned again */
+	[FG_STEP_REFUSED] = "refused",	 /* F5|F6: in vain, its place still there */
 	[FG_STEP_GRANT] = "grant",	 /* F4|F6: granted, not copied */
 	[FG_STEP_COPIED] = "copied",	 /* F6: copied, not opened */
 	[FG_STEP_ENTER] = "enter",	 /* E3|K1 */

@@ -363,6 +363,24 @@ TEST_F(forced, an_unsafe_copy_keeps_others_out)
 	EXPECT_EQ(0, gate.head->closed);
 }
 
+/* One whose wait is over, but that is granted before it goes ahead, is as safe as any. */
+TEST_F(forced, a_grant_in_time_is_not_called_unsafe)
+{
+	ASSERT_EQ(0, change_policy(on_timeout, FORKGATE_PROCEED));
+	ASSERT_EQ(0, change_policy(backstop, NSEC_PER_MSEC));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(0, step("refused", "hold"));
+	start(&self->forker, job_fork, &ask_memory);
+	ASSERT_TRUE(held("refused"));
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(MEMORY)));
+	ASSERT_EQ(0, step("refused", "go"));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(FORKGATE_OUTCOME_GRANTED, run(&self->forker, job_outcome, NULL));
+	EXPECT_EQ(0, gate_state().unsafe);
+	EXPECT_EQ(0, gate_state().forkers);
+	EXPECT_EQ(0, gate.head->closed);
+}
+
 /*
  * A signal handler forks between its thread's store and its call to wake, as
  * in schedule.c, but the thread has a place already.

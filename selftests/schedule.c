@@ -74,7 +74,7 @@ FIXTURE_STEPS(step, early, holder, forker, second, late);
 TEST_F(step, all_steps_are_there)
 {
 	static const char * const names[] = {
-		"begin", "close", "fence", "sleep", "woken", "grant", "copied",
+		"begin", "close", "fence", "sleep", "woken", "refused", "grant", "copied",
 		"enter", "blocked", "admitted", "leave", "release", "prepared", "trial", "exit",
 	};
 	int i;
