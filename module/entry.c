@@ -73,7 +73,8 @@ static u32 fg_counted(struct fg_gate *gate, const struct fg_slot *slot)
  * @thr: the forker
  *
  * In the phase, levels that its scan has passed do not count, as in K1; the
- * next phase will scan them again.
+ * next phase will scan them again. That tells the gate what one that polls is
+ * inside of then, see fg_polled_inside(), but not one that sleeps in the queue.
  *
  * Return: FORKGATE_*.
  */
@@ -81,7 +82,8 @@ u32 fg_fork_inside(struct fg_gate *gate, struct fg_thread *thr)
 {
 	u32 inside = fg_thread_inside(thr);
 
-	if (!inside || fg_fork_queued(gate, thr))
+	if (!inside || (fg_fork_queued(gate, thr) &&
+			thr->fork.kind != FG_POLLED_TICKET))
 		return inside;
 	return inside & (fg_counted(gate, thr->slot) |
 			 ~fg_passed(gate, thr->slot));

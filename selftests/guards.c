@@ -694,6 +694,34 @@ TEST_F(guard, a_poller_that_has_left_makes_no_circle)
 	EXPECT_EQ(0, run(poller, job_release, NULL));
 }
 
+/*
+ * One that polls has stored a level that the scan has passed, and has not asked
+ * for it yet: no fork waits for it, though its ticket is for the next phase. A
+ * handler that leaves another section then has the gate look at it.
+ */
+TEST_F(guard, an_unadmitted_level_of_a_queued_poller_makes_no_circle)
+{
+	ASSERT_EQ(0, change_policy(patience, FORKGATE_FOREVER));
+	/* It is told to call, and does not. */
+	ASSERT_EQ(0, change_policy(ticket_hold, 10 * NSEC_PER_SEC));
+	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(FILES)));
+	ASSERT_TRUE(fork_waits(&self->forker, &fork_files, 1));
+	/* Granted, so that those outside of sections queue */
+	ASSERT_EQ(0, run_fork(&self->third, &fork_memory));
+	ASSERT_EQ(0, run(&self->second, job_enter, ARG(MEMORY)));
+	ASSERT_EQ(-EAGAIN, run(&self->third, job_try_prepare, ARG(MEMORY)));
+	ASSERT_EQ(0, run(&self->third, job_count, ARG(FILES)));
+	ASSERT_EQ(0, run(&self->third, job_wake, ARG(MEMORY)));
+	EXPECT_TRUE(fork_waits(&self->second, &fork_files, 3));
+	ASSERT_EQ(0, run(&self->holder, job_leave, ARG(FILES)));
+	EXPECT_EQ(0, finish_fork(&self->second));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(0, gate_state().deadlocks);
+	EXPECT_EQ(0, run(&self->second, job_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, run(&self->third, job_leave, ARG(FILES)));
+	EXPECT_EQ(0, run(&self->third, job_release, NULL));
+}
+
 /* A wait that is over makes no circle any more. */
 TEST_F(guard, a_wait_that_is_over_makes_no_circle)
 {
