@@ -35,6 +35,10 @@
 #define PATIENCE	true	/* false: the policy patience = 0 */
 #endif
 
+#ifndef LIMITED
+#define LIMITED(t)	false	/* t's waits have a limit, with TIMES */
+#endif
+
 #define M		1	/* the memory domain */
 #define F		2	/* the files domain */
 #define MF		3
@@ -78,7 +82,9 @@
 
 /* how a fork's wait ended without a grant; local variable `out` of every forker */
 #define EDEADLK		1
-#define EAGAIN		2
+#define EAGAIN		2	/* it has expired, or polls and has a place */
+#define ETIMEDOUT	3
+#define ENXIO		4	/* the gate has ended */
 
 typedef Thread {
 	byte depth[2];		/* its slot */
@@ -121,7 +127,7 @@ hidden byte barred, drains, keep, newcomer, l0, l1;
 hidden byte phase, queue, released, tickets, copies, held, ended;
 hidden byte under;		/* only in mutant SELF_UNWOKEN: on top of whom an interrupt runs */
 hidden byte handover;		/* a phase begins when all that the last has let go are counted in */
-hidden byte first, entered, reach, wanted, other, truly, exclusion, passes;
+hidden byte user, first, entered, reach, wanted, other, truly, exclusion, passes;
 
 #define BIT(n)		(1 << (n))
 #define MASK(a, b)	((a) | ((b) << 1))
@@ -140,6 +146,14 @@ hidden byte first, entered, reach, wanted, other, truly, exclusion, passes;
 #elif NT == 5
 #define ANY(x)		(x(0) || x(1) || x(2) || x(3) || x(4))
 #define ALL(x)		(x(0) | x(1) | x(2) | x(3) | x(4))
+#endif
+
+/* ------------------------------------------ the end of the gate, see end.pml */
+
+#ifndef ENDS
+#define DEAD		false
+#define touch()		skip	/* a unit of slots is read or written */
+#define notify(t)	skip	/* poll() has to be told */
 #endif
 
 /* ------------------------------------------------------------ memory order */
@@ -220,6 +234,7 @@ inline set_closed(v)
 {
 	if
 	:: closed != (v) ->
+		touch();
 		closes(closed, v);
 		closed = v;
 		i = 0;
@@ -236,6 +251,12 @@ inline set_closed(v)
 
 #define HAS_DOMAIN(t)	(T[t].state == COPYING || T[t].state == TICKET)
 
+/* a copy that was not granted, to which nothing is promised; see unsafe.pml */
+#ifndef UNSAFE
+#define UNSAFE(t)	false
+#endif
+#define PROMISED(t)	((HAS_DOMAIN(t) && !UNSAFE(t)) * T[t].need)
+
 /* for liveness: a thread that waits, which must have an end */
 #define ENTRY_WAITS(t)	(T[t].entry != 0)
 #define FORK_WAITS(t)	(T[t].state == QUEUED || T[t].state == DRAINING)
@@ -248,8 +269,7 @@ inline check_exclusion(t)
 	do
 	:: i < NT ->
 		exclusion = exclusion && (i == t ||
-			!(HAS_DOMAIN(i) && T[i].need & REALLY(t)) &&
-			!(HAS_DOMAIN(t) && T[t].need & REALLY(i)));
+			!(PROMISED(i) & REALLY(t)) && !(PROMISED(t) & REALLY(i)));
 		i++
 	:: else -> break
 	od;
@@ -329,7 +349,8 @@ inline set_counted(t, D)
 #define EDGE		4	/* in Thread.edge */
 
 /* what others wait for a forker to leave: in the phase not what its scan has passed, which the next will count */
-#define LEAVES(t)	(T[t].state == QUEUED || mutant(UNADMITTED_WAITS) -> INSIDE(t) : \
+#define LEAVES(t)	((T[t].state == QUEUED && (T[t].kind != POLLS || mutant(QUEUED_WAITS))) || \
+			 mutant(UNADMITTED_WAITS) -> INSIDE(t) : \
 			 INSIDE(t) & (T[t].counted | ~PASSED(t)))
 /* and what it was inside of when K5 was there last */
 #define LEFT_BY(t)	(T[t].counted | (T[t].state == QUEUED -> INSIDE(t) : INSIDE(t) & ~PASSED(t)))
@@ -390,6 +411,10 @@ inline check_truly(t)
 /* a forker that polls has to call */
 inline nudge(t)
 {
+	if
+	:: T[t].driver == BY_POLL -> notify(t)
+	:: else
+	fi;
 	T[t].driver = (T[t].driver == BY_POLL || mutant(NUDGES_SLEEPER) -> BY_NUDGE : T[t].driver)
 }
 
@@ -492,6 +517,10 @@ inline grant(t)
 	T[t].edge = 0;
 	T[t].asleep = (T[t].asleep == 1 && T[t].driver == BY_CALLER && under != BIT(t) -> 0 : T[t].asleep);
 	joining = (joining == JOIN_ALL -> JOIN_INSIDE : joining);
+	if
+	:: T[t].driver != BY_CALLER -> notify(t)
+	:: else
+	fi;
 	check_exclusion(t)
 }
 
@@ -588,7 +617,7 @@ inline phase_run()
 {
 	census();
 	if
-	:: !released || mutant(GRANT_EARLY) ->
+	:: !DEAD && (!released || mutant(GRANT_EARLY)) ->
 		if
 		:: !phase && queue ->	/* F7 */
 			joining = JOIN_ALL;
@@ -597,7 +626,7 @@ inline phase_run()
 		:: else
 		fi;
 		if
-		:: DUE && !ANY(HAS_DOMAIN) -> yield()
+		:: DUE && (!ANY(HAS_DOMAIN) || mutant(YIELD_BESIDE)) -> yield()
 		:: else
 		fi;
 		census();
@@ -621,6 +650,7 @@ inline phase_run()
 /* K5: levels went out of t's slot */
 inline slot_left(t)
 {
+	touch();
 	set_counted(t, T[t].counted & INSIDE(t));
 	polled_inside(t)
 }
@@ -680,7 +710,7 @@ inline again(t, N, what, who)
 	fi;
 	held = HAS_DOMAIN(t);
 	T[t].edge = (mutant(KEPT_WAITS) -> T[t].edge : 0);
-	T[t].deadline = false;
+	T[t].deadline = mutant(PLACE_EXPIRES) && T[t].deadline;
 	T[t].asleep = 0;
 	census();
 	if
@@ -735,6 +765,10 @@ inline open()
 inline leave_phase(t)
 {
 	held = HAS_DOMAIN(t);
+	if
+	:: T[t].kind == POLLS -> notify(t)
+	:: else
+	fi;
 	k = 0;
 	do
 	:: k < NT ->
@@ -783,6 +817,29 @@ inline patience_ends()
 	phase_run()
 }
 
+/* a timer: a ticket, or a place whose thread is not in the kernel, has an end */
+inline expire(t)
+{
+	user = T[t].state == TICKET || (FORK_WAITS(t) && T[t].driver != BY_CALLER);
+	assert(user);
+	drop(t)
+}
+
+#ifdef TIMES	/* all that a clock ends may end at any time */
+proctype Times()
+{
+end:	do
+	:: d_step { T[0].deadline -> expire(0); skip }
+	:: d_step { T[1].deadline -> expire(1); skip }
+	:: d_step { T[2].deadline -> expire(2); skip }
+#if NT == 4
+	:: d_step { T[3].deadline -> expire(3); skip }
+#endif
+	:: d_step { PATIENCE_ENDS -> patience_ends(); skip }
+	od
+}
+#endif
+
 /* --------------------------------------------------------- enter and leave */
 
 inline add_levels(t, a0, a1)
@@ -795,6 +852,7 @@ inline add_levels(t, a0, a1)
 inline decide(t, D, a0, a1)
 {
 	others(t);
+	barred = (T[t].state == TICKET && !mutant(UNSAFE_BARS_HOLDER) -> 0 : barred);
 	newcomer = MASK(T[t].depth[0] > (a0), T[t].depth[1] > (a1)) & (T[t].counted | ~PASSED(t));
 	newcomer = (mutant(NESTED_KEPT_OUT) -> newcomer & (D) : newcomer) == 0 &&
 		   (T[t].state == IDLE || mutant(HOLDER_KEPT_OUT));
@@ -805,6 +863,7 @@ inline decide(t, D, a0, a1)
 /* K2, K6: count t into D, with what it has given back */
 inline admit(t, D)
 {
+	touch();
 	entered = D;
 	add_levels(t, T[t].levels[0], T[t].levels[1]);
 	T[t].levels[0] = 0;
@@ -821,7 +880,7 @@ inline admit(t, D)
 inline count_in(t)
 {
 	others(t);
-	exclusion = !(WANT(t) & barred);
+	exclusion = !(WANT(t) & ALL(PROMISED));
 	assert(exclusion);
 	admit(t, WANT(t));
 	if
@@ -995,6 +1054,7 @@ inline fenced()
 /* F4: count what a slot is inside of */
 inline scan_slot(t, m)
 {
+	touch();
 	set_counted(t, T[t].counted | (SEEN(t) & (m)));
 	if
 	:: !mutant(SCAN_SILENT) -> polled_inside(t)
@@ -1050,10 +1110,11 @@ inline iterate(t)
 	ended = false;
 	phase_run();
 	if
-	:: HAS_DOMAIN(t) -> ended = true
-	:: T[t].state == IDLE -> out = EAGAIN; ended = true	/* it has expired */
-	:: T[t].state == DRAINING && UNREADY -> phase_step()
-	:: (T[t].state == DRAINING && !UNREADY) || T[t].state == QUEUED ->
+	:: DEAD -> out = ENXIO; ended = true
+	:: !DEAD && HAS_DOMAIN(t) -> ended = true
+	:: !DEAD && T[t].state == IDLE -> out = EAGAIN; ended = true	/* it has expired */
+	:: !DEAD && T[t].state == DRAINING && UNREADY -> phase_step()
+	:: !DEAD && ((T[t].state == DRAINING && !UNREADY) || T[t].state == QUEUED) ->
 		if
 		:: !T[t].edge -> circular(t)
 		:: else -> other = false
@@ -1061,15 +1122,13 @@ inline iterate(t)
 		if
 		:: other ->
 			check_truly(t);
-			out = EDEADLK;
-			drop(t);
-			ended = true
+			out = EDEADLK
 		:: else ->
 			T[t].edge = (T[t].edge -> T[t].edge : EDGE | LEAVES(t));
 			if
 			:: T[t].kind == POLLS ->
 				T[t].driver = BY_POLL;
-				T[t].deadline = false;
+				T[t].deadline = LIMITED(t);
 				out = EAGAIN;
 				ended = true
 			:: else -> T[t].asleep = (mutant(NO_RECHECK) -> NOT_YET : 1)
@@ -1081,12 +1140,17 @@ inline iterate(t)
 
 /* released ones are counted in before anything else */
 #define IS_RELEASED(t)	(T[t].entry == RELEASED)
-#define AWAKE(t)	(T[t].asleep == 0 && !FENCES(t) && \
+#define AWAKE(t)	(!out && T[t].asleep == 0 && !FENCES(t) && \
 			 (HAS_DOMAIN(t) || T[t].state == IDLE || !ANY(IS_RELEASED)))
 
 /* what can end a fork's wait, apart from being woken: signals and time-outs */
 #ifndef FORK_SIGNALS
+#ifdef TIMES
+#define FORK_SIGNALS(t) \
+	:: d_step { LIMITED(t) && TIME_OUT(t) }
+#else
 #define FORK_SIGNALS(t)
+#endif
 #endif
 
 /* what the scan of this iteration looks at */
@@ -1102,6 +1166,26 @@ inline look_next()
 #define look_next()	skip
 #endif
 
+/* t's wait has lasted for as long as it may: FORK_SIGNALS of a thread that has a limit */
+#define TIME_OUT(t)	FORK_WAITS(t) && !out -> out = ETIMEDOUT; T[t].asleep = 0
+
+/* its wait is over, but its place is still there, which may be granted until it is given up */
+#define REFUSED		(out == EDEADLK || out == ETIMEDOUT)
+
+#ifndef PROCEEDS
+inline refuse(t)
+{
+	if
+	:: T[t].state != IDLE && !mutant(TIMEOUT_KEEPS) -> leave_phase(t)
+	:: else
+	fi;
+	if
+	:: !mutant(TIMEOUT_SILENT) -> phase_run()
+	:: else
+	fi
+}
+#endif
+
 /* F3..F5: until granted, or refused with `out` set */
 inline wait_fork(t)
 {
@@ -1115,6 +1199,7 @@ inline wait_fork(t)
 		fi
 	   }
 	:: d_step { T[t].asleep == NOT_YET -> T[t].asleep = 1 }
+	:: d_step { REFUSED -> refuse(t); skip }; break
 	FORK_SIGNALS(t)
 	od
 }
@@ -1122,6 +1207,7 @@ inline wait_fork(t)
 /* F2: t wants to copy n; its ticket does not replace the check */
 inline begin_fork(t, N)
 {
+	out = 0;
 	barrier(t);
 	if
 	:: mutant(IPI_FIRST) -> fence_all()
@@ -1133,7 +1219,7 @@ inline begin_fork(t, N)
 		T[t].state = COPYING;
 		T[t].kind = CLONES;
 		T[t].need = T[t].need | (N);
-		T[t].deadline = false;
+		T[t].deadline = mutant(COPY_EXPIRES) && T[t].deadline;
 		check_exclusion(t)
 	:: else -> again(t, N, CLONES, BY_CALLER)
 	fi;
@@ -1154,20 +1240,10 @@ inline hold(t)
 	fi
 }
 
-/* t's wait has lasted for as long as it may */
-inline time_out(t)
-{
-	out = EAGAIN;
-	leave_phase(t);
-	if
-	:: !mutant(TIMEOUT_SILENT) -> phase_run()
-	:: else
-	fi
-}
-
 /* t wants a ticket for N, and sleeps until it has it (PREPARES) or asks again (POLLS) */
 inline begin_prepare(t, N, what)
 {
+	out = 0;
 	barrier(t);
 	if
 	:: T[t].state == TICKET && !((N) & ~T[t].need) -> T[t].driver = BY_CALLER
@@ -1179,7 +1255,6 @@ inline begin_prepare(t, N, what)
 /* a clone that copies n */
 inline fork(t, n)
 {
-	out = 0;
 	d_step { begin_fork(t, n); skip };		/* F2 */
 	wait_fork(t);					/* F3..F5 */
 	if

@@ -26,8 +26,13 @@ bool signal[NT];	/* a signal wants it out of there */
 
 /* the wait of a clone: its place is kept, it is restarted when the handler returns */
 #define FORK_SIGNALS(t) \
-	:: d_step { signal[t] && FORK_WAITS(t) && !ANY(IS_RELEASED) -> hold(t); return_to_user(t); skip }; \
-	   d_step { sleeps[t] = true; begin_fork(t, n); skip }
+	:: d_step { signal[t] && FORK_WAITS(t) && !out && !ANY(IS_RELEASED) -> hold(t); return_to_user(t); skip }; \
+	   d_step { sleeps[t] = true; begin_fork(t, n); skip } \
+	:: d_step { LIMITED(t) && TIME_OUT(t) }
+
+#ifdef TIMES
+#define LIMITED(t)	((t) == 2)
+#endif
 
 #include "gate.pml"
 
@@ -64,7 +69,7 @@ inline restart_entry(t)
 inline clone(t, N)
 {
 	n = N;
-	d_step { sleeps[t] = true; out = 0; begin_fork(t, n); skip };
+	d_step { sleeps[t] = true; begin_fork(t, n); skip };
 	do
 	:: wait_fork(t);
 		if
@@ -147,7 +152,7 @@ end:	do
 proctype Timer()
 {
 end:	do
-	:: d_step { T[0].deadline -> drop(0); skip }
+	:: d_step { T[0].deadline -> expire(0); skip }
 	od
 }
 
@@ -169,7 +174,9 @@ init {
 		run Forker(1, F);
 		run Forker(2, M);
 #endif
-#ifndef DRIVER
+#ifdef TIMES
+		run Times()
+#elif !defined(DRIVER)
 		run Timer()
 #endif
 	}

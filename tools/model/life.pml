@@ -6,9 +6,11 @@
 #define NS	3
 
 #define FORK_SIGNALS(t) \
-	:: d_step { bounded && FORK_WAITS(t) -> time_out(t); skip }; \
-	   break
+	:: d_step { (bounded || LIMITED(t)) && TIME_OUT(t) }
 
+#ifdef TIMES
+#define LIMITED(t)	((t) == 2)
+#endif
 #include "gate.pml"
 
 bool killed[3];
@@ -54,7 +56,7 @@ proctype Holder(byte t)
 	bool bounded;
 	{
 end:		do
-		:: d_step { out = 0; begin_prepare(t, MF, PREPARES); skip };
+		:: d_step { begin_prepare(t, MF, PREPARES); skip };
 			wait_fork(t);
 			if
 			:: out
@@ -75,7 +77,7 @@ end:	do
 		:: bounded = false
 		:: bounded = true
 		fi;
-		d_step { out = 0; begin_fork(t, n); skip };
+		d_step { begin_fork(t, n); skip };
 		wait_fork(t);
 		if
 		:: d_step { HAS_DOMAIN(t) -> 	/* the copy is complete, the child runs */
@@ -107,9 +109,14 @@ proctype Killer()
 init {
 	atomic {
 		run Section(0);
+#ifndef TIMES
 		run Section(1);
+#endif
 		run Holder(2);
 		run Forker(3, MF);
+#ifdef TIMES
+		run Times();
+#endif
 		run Killer()
 	}
 }

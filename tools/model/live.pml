@@ -61,7 +61,7 @@ proctype Prepares(byte t; byte N)
 {
 	byte out;
 end:	do
-	:: d_step { out = 0; begin_prepare(t, N, PREPARES); skip };
+	:: d_step { begin_prepare(t, N, PREPARES); skip };
 		wait_fork(t);
 		if
 		:: d_step { HAS_DOMAIN(t) -> drop(t); skip }

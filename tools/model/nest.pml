@@ -5,6 +5,9 @@
 #define NT	4
 #define NS	2
 #define STEPWISE
+#ifdef TIMES
+#define LIMITED(t)	((t) == 3)
+#endif
 #include "gate.pml"
 
 /* enters a, and inside a perhaps b */
@@ -35,7 +38,10 @@ init {
 		run Section(0, M, F);
 		run Section(1, F, M);
 		run Forker(2, MF);
-		run Forker(3, M)
+		run Forker(3, M);
+#ifdef TIMES
+		run Times()
+#endif
 	}
 }
 

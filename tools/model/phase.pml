@@ -10,6 +10,13 @@
 #define NT	4
 #define NS	3
 #endif
+#ifdef TIMES
+#ifdef POLLED
+#define LIMITED(t)	((t) == 0)
+#else
+#define LIMITED(t)	((t) == 3)
+#endif
+#endif
 #include "gate.pml"
 
 /* forks inside its section, or not at all */
@@ -78,7 +85,7 @@ end:	do
 	od
 }
 
-#ifdef POLLED
+#if defined(POLLED) && !defined(TIMES)
 /* a queued one that enters a section is in the way of the phase until this yields */
 proctype Timer()
 {
@@ -92,7 +99,9 @@ init {
 	atomic {
 #ifdef POLLED
 		run Polls(0);
+#ifndef TIMES
 		run Timer();
+#endif
 		run Inside(1, F, F);
 		run Inside(2, M, F)
 #elif defined(SEALED)	/* one that is queued inside a section joins when the seal is gone */
@@ -109,7 +118,10 @@ init {
 		run Inside(1, F, MF);
 #endif
 		run Section(2, M);
-		run Forker(3, M)
+		run Forker(3, M);
+#endif
+#ifdef TIMES
+		run Times()
 #endif
 	}
 }

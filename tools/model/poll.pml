@@ -5,11 +5,16 @@
 #define NT	3
 #define NS	1
 
+#ifdef TIMES	/* a place also ends though its thread was not told to call */
+#define LIMITED(t)	true
+#endif
+
 /* a signal interrupts the call; it is restarted when the handler returns, or never */
 #define FORK_SIGNALS(t) \
 	:: d_step { \
-		FORK_WAITS(t) && !ANY(IS_RELEASED) -> \
+		FORK_WAITS(t) && !out && !ANY(IS_RELEASED) -> \
 			T[t].driver = BY_POLL; \
+			T[t].deadline = LIMITED(t); \
 			if \
 			:: !mutant(INTERRUPT_SILENT) -> phase_run() \
 			:: else \
@@ -61,8 +66,8 @@ gone:	skip
 proctype Timer()
 {
 end:	do
-	:: d_step { T[1].deadline -> drop(1); skip }
-	:: d_step { T[2].deadline -> drop(2); skip }
+	:: d_step { T[1].deadline -> expire(1); skip }
+	:: d_step { T[2].deadline -> expire(2); skip }
 	:: d_step { PATIENCE_ENDS -> patience_ends(); skip }
 	od
 }

@@ -15,6 +15,9 @@ bool signal[NS];	/* a signal wants it out of there */
 		:: d_step { signal[t] && T[t].entry == BLOCKED -> interrupt_entry(t); skip }; \
 		   d_step { restart_entry(t); ASLEEP(t); skip }
 
+#ifdef TIMES
+#define LIMITED(t)	((t) == 3)
+#endif
 #include "gate.pml"
 
 inline return_to_user(t)
@@ -120,6 +123,9 @@ init {
 		run Handler(0);
 		run Section(1, F);
 		run Forker(2, MF);
-		run Forker(3, M)
+		run Forker(3, M);
+#ifdef TIMES
+		run Times()
+#endif
 	}
 }

@@ -6,8 +6,11 @@
 #define NS	3
 
 #define FORK_SIGNALS(t) \
-	:: d_step { bounded && FORK_WAITS(t) -> time_out(t); skip }; \
-	   break
+	:: d_step { (bounded || LIMITED(t)) && TIME_OUT(t) }
+
+#ifdef TIMES
+#define LIMITED(t)	((t) == 2)
+#endif
 
 #ifdef POLL	/* the gate may open and close while a thread is in F3 */
 bool fencing;		/* gate->fence_mutex */
@@ -87,7 +90,7 @@ proctype Holder(byte t)
 	byte out, domains;
 	bool bounded;
 end:	do
-	:: d_step { out = 0; begin_prepare(t, F, PREPARES); skip };
+	:: d_step { begin_prepare(t, F, PREPARES); skip };
 		wait_fork(t);
 		if
 		:: out
@@ -116,7 +119,7 @@ proctype Poller(byte t)
 end:	do
 	:: do
 		:: T[t].state == IDLE || T[t].state == TICKET || T[t].driver == BY_NUDGE ->
-			d_step { out = 0; begin_prepare(t, F, POLLS); skip };
+			d_step { begin_prepare(t, F, POLLS); skip };
 			wait_fork(t);
 			if
 			:: !out -> break
@@ -144,7 +147,7 @@ end:	do
 	:: bounded = true; fork(t, n); bounded = false
 #endif
 #ifdef TWO
-	:: d_step { out = 0; begin_prepare(t, n, PREPARES); skip };
+	:: d_step { begin_prepare(t, n, PREPARES); skip };
 		wait_fork(t);
 		prepared_clone(t, n)
 #endif
@@ -156,15 +159,15 @@ end:	do
 proctype Timer()
 {
 end:	do
-	:: d_step { T[2].deadline -> drop(2); skip }
-	:: d_step { T[3].deadline -> drop(3); skip }
+	:: d_step { T[2].deadline -> expire(2); skip }
+	:: d_step { T[3].deadline -> expire(3); skip }
 	od
 }
 
 init {
 	atomic {
 		run Section(0, M);
-#if !defined(POLL) && !defined(TWO) && !defined(LIVE) && !defined(WIDER)
+#if !defined(POLL) && !defined(TIMES) && !defined(TWO) && !defined(LIVE) && !defined(WIDER)
 		run Section(1, F);
 #endif
 #ifdef POLL
@@ -173,7 +176,11 @@ init {
 		run Holder(2);
 #endif
 		run Forker(3, M);
+#ifdef TIMES
+		run Times()
+#else
 		run Timer()
+#endif
 	}
 }
 

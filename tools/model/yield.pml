@@ -10,8 +10,7 @@
 #endif
 
 #define FORK_SIGNALS(t) \
-	:: d_step { bounded && FORK_WAITS(t) -> time_out(t); skip }; \
-	   break
+	:: d_step { bounded && TIME_OUT(t) }
 
 #include "gate.pml"
 
@@ -95,8 +94,8 @@ end:	do
 proctype Timer()
 {
 end:	do
-	:: d_step { T[2].deadline && !mutant(NO_EXPIRY) -> drop(2); skip }
-	:: d_step { mutant(SELF_UNWOKEN) && T[2].deadline -> under = BIT(3); drop(2); under = 0 }
+	:: d_step { T[2].deadline && !mutant(NO_EXPIRY) -> expire(2); skip }
+	:: d_step { mutant(SELF_UNWOKEN) && T[2].deadline -> under = BIT(3); expire(2); under = 0 }
 	:: d_step { PATIENCE_ENDS -> patience_ends(); skip }
 	od
 }
