@@ -4,9 +4,8 @@
 
     suites.py [VERSION...] [--variants import,run] [--suites NAME,...]
 
-Each suite runs as it is, and then in each variant, in an environment of its own. What a
-test says can change by chance on a busy machine: one that differs runs again, both ways,
-and only one that always differs counts. "make check-release" runs this; it takes an hour
+Each suite runs as it is, and then in each variant, in an environment of its own; what the
+tests say is compared by ../suites/verdicts.py. "make check-release" runs this; it takes an hour
 or more. Must not call verdicts the same of a variant that was not in force.
 """
 import argparse
@@ -15,6 +14,9 @@ import subprocess
 import sys
 import tempfile
 from xml.etree import ElementTree
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'suites'))
+import verdicts     # noqa: E402
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 TOP = os.path.realpath(os.path.join(HERE, '..', '..'))
@@ -25,7 +27,6 @@ SUITES = ['test_fork1', 'test_threading', 'test_subprocess', 'test_multiprocessi
           'test_queue']
 SLOW = int(os.environ.get('KSELFTEST_SLOW', '1'))
 LIMIT = 1200 * SLOW     # seconds for a suite
-TRIES = 3
 FEW = 20
 # With the module a process has one descriptor more, and this test's child lists its own.
 KNOWN = {'test.test_subprocess.POSIXProcessTestCase.test_pass_fds_redirected': ('passed', 'failure')}
@@ -87,24 +88,19 @@ class Variant:
 def compare(plain, variant, suite, before):
     """Return: how many tests say the same, how many do not, and how many of which that is known"""
     after = variant.verdicts(suite)
-    count = len(before)
     if not after:
         print(variant.output[-2000:])
-    differ = before.keys() | after.keys()
-    for tries in range(1, TRIES + 1):
-        # Nor are two that did not run the same.
-        differ = sorted(name for name in differ
-                        if name not in before or before[name] != after.get(name))
-        for name in differ:
-            print(f'# {suite}, {variant.name}: {name} was {before.get(name)}, is {after.get(name)}')
-        if not differ or len(differ) > FEW or tries == TRIES:
-            break
-        before, after = plain.verdicts(suite, differ), variant.verdicts(suite, differ)
-    known = [name for name in differ
-             if os.path.exists(DEVICE) and KNOWN.get(name) == (before.get(name), after.get(name))]
+
+    def again(names):
+        return plain.verdicts(suite, names), variant.verdicts(suite, names)
+
+    differ = verdicts.differing(f'{suite}, {variant.name}', before, after, again, FEW)
+    same = sum(name not in differ for name in before)
+    known = [name for name, said in differ.items()
+             if os.path.exists(DEVICE) and KNOWN.get(name) == said]
     for name in differ:
         print(f'{"# known:" if name in known else "not ok"} {suite}, {variant.name}: {name}')
-    return max(0, count - len(differ)), len(differ) - len(known), len(known)
+    return same, len(differ) - len(known), len(known)
 
 
 def main():
@@ -139,8 +135,7 @@ def main():
                     skipped += known
                     print(f'{version} {suite}, {variant.name}: {same} of {len(before)} say the same',
                           flush=True)
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    sys.exit(bool(failed or not passed))
+    verdicts.end(passed, failed, skipped)
 
 
 main()
