@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <threads.h>
 #include <time.h>
 #include <unistd.h>
@@ -415,6 +416,31 @@ TEST(clocks_of_conditions)
 	EXPECT_EQ(EINVAL, pthread_mutex_clocklock(&mutex, CLOCK_PROCESS_CPUTIME_ID, &soon));
 	EXPECT_EQ(0, pthread_mutex_unlock(&mutex));
 	EXPECT_EQ(0, pthread_cond_destroy(&cond));
+}
+
+static volatile sig_atomic_t signals;
+
+static void count_signal(int sig)
+{
+	signals++;
+}
+
+TEST(a_signal_does_not_end_a_wait_for_a_condition)
+{
+	const struct itimerval often = { { 0, 10000 }, { 0, 10000 } }, never = { 0 };
+	struct sigaction action = { .sa_handler = count_signal };
+	pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+	pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+	struct timespec soon;
+
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
+	ASSERT_EQ(0, pthread_mutex_lock(&mutex));
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &often, NULL));
+	soon = in_ms(CLOCK_REALTIME, 200);
+	EXPECT_EQ(ETIMEDOUT, pthread_cond_timedwait(&cond, &mutex, &soon));
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &never, NULL));
+	EXPECT_LT(0, signals);
+	EXPECT_EQ(0, pthread_mutex_unlock(&mutex));
 }
 
 /*

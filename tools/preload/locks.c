@@ -124,16 +124,23 @@ static int futex(const void *word, int op, unsigned int value, const struct time
 	return err;
 }
 
-/* Sleep while *@word is @value. Return: 0 or ETIMEDOUT. */
+/*
+ * Sleep while *@word is @value, on after a signal: glibc's pthread_cond_wait()
+ * does not return for one. Return: 0 or ETIMEDOUT.
+ */
 static int sleep_on(const void *word, unsigned int value, bool shared, clockid_t clock,
 		    const struct timespec *abstime)
 {
 	int op = FUTEX_WAIT_BITSET | (shared ? 0 : FUTEX_PRIVATE_FLAG) |
 		 (clock == CLOCK_REALTIME ? FUTEX_CLOCK_REALTIME : 0);
+	int err;
 
 	if (abstime && abstime->tv_sec < 0)
 		return ETIMEDOUT;
-	return futex(word, op, value, abstime) == ETIMEDOUT ? ETIMEDOUT : 0;
+	do {
+		err = futex(word, op, value, abstime);
+	} while (err == EINTR);
+	return err == ETIMEDOUT ? ETIMEDOUT : 0;
 }
 
 static void wake(const void *word, int count, bool shared)
