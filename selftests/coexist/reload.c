@@ -202,6 +202,7 @@ TEST_F_TIMEOUT(reload, clone_storm, 7200)
 			printf("# %d reloads in %llu s\n", i + 1, (now_ms() - begin) / 1000);
 	}
 	EXPECT_EQ(0, storm_stop(storm));
+	printf("# unloaded %d times\n", n);
 	for (i = 0; i < STORMERS; i++)
 		printf("# process %d: %ld clones\n", i, storm->work[i]);
 }

@@ -1182,4 +1182,49 @@ TEST_F(all, in_random_order)
 	}
 }
 
+FIXTURE(soak)
+{
+	const char *going;
+};
+
+FIXTURE_SETUP(soak)
+{
+	self->going = getenv("FORKGATE_SOAK");
+	if (!self->going)
+		SKIP(return, "FORKGATE_SOAK names a file that is there meanwhile");
+}
+
+FIXTURE_TEARDOWN(soak)
+{
+	for (int i = 0; i < TRACERS; i++) {
+		if (tracers[i].attached)
+			detach(&tracers[i]);
+	}
+}
+
+/* Beside others that fork, load the module and take processors away: see ../soak/run */
+TEST_F_TIMEOUT(soak, switched_on_and_off, 100000)
+{
+	unsigned int seed = now_ms(), times = 0;
+	int ret;
+
+	while (!access(self->going, F_OK)) {
+		struct tracer *t = &tracers[rand_r(&seed) % TRACERS];
+
+		if (t->attached) {
+			detach(t);
+		} else if (!conflict(t)) {
+			ret = attach(t);
+			times += !ret;
+			/* ENODEV: the processor has just gone. */
+			ASSERT_TRUE(!ret || ret == -EOPNOTSUPP || ret == -ENODEV)
+				TH_LOG("attach %s: %s", t->name, strerror(-ret));
+		}
+		for (int i = rand_r(&seed) % 200; i; i--)
+			wait_tick(0);
+	}
+	printf("# switched on %u times\n", times);
+	EXPECT_LT(0, times);
+}
+
 TEST_HARNESS_MAIN

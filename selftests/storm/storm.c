@@ -93,6 +93,7 @@ static unsigned int option_seconds = 60;
 static unsigned int option_threads = 10;
 static unsigned int option_limit = 120;
 static unsigned int option_kills = 5;
+static unsigned int option_forks = 15;
 static __u64 option_seed;
 
 /* The running part */
@@ -833,7 +834,7 @@ static void *actor_main(void *argument)
 		if (chance(w, NORMAL, 30))
 			set_timer(w);
 		w->doing = "section";
-		if (op < 700) {
+		if (op < 850 - option_forks * 10) {
 			sections(w, NORMAL, 0);
 		} else if (op < 850) {
 			fork_somehow(w);
@@ -1247,6 +1248,7 @@ static const char usage[] =
 	"  -s, --seed N     what the threads do\n"
 	"  -l, --limit N    seconds; no thread may need longer for one step (120, times KSELFTEST_SLOW)\n"
 	"  -k, --kills N    how many storms to kill in the middle (5)\n"
+	"  -f, --forks N    how many of a hundred steps are forks, 0 to 85 (15)\n"
 	"  --no-gate        only show that without a gate children see open sections\n"
 	"  --only           only the storm\n";
 
@@ -1257,6 +1259,7 @@ int main(int argc, char **argv)
 		{ "threads", required_argument, NULL, 'n' },
 		{ "seed", required_argument, NULL, 's' },
 		{ "kills", required_argument, NULL, 'k' },
+		{ "forks", required_argument, NULL, 'f' },
 		{ "limit", required_argument, NULL, 'l' },
 		{ "no-gate", no_argument, NULL, 'g' },
 		{ "only", no_argument, NULL, 'o' },
@@ -1271,7 +1274,7 @@ int main(int argc, char **argv)
 
 	option_seed = now() ^ getpid();
 	option_limit *= slow_factor();
-	while ((option = getopt_long(argc, argv, "t:n:s:k:l:h", options,
+	while ((option = getopt_long(argc, argv, "t:n:s:k:f:l:h", options,
 				     NULL)) != -1) {
 		switch (option) {
 		case 't':
@@ -1285,6 +1288,9 @@ int main(int argc, char **argv)
 			break;
 		case 'k':
 			option_kills = strtoul(optarg, NULL, 0);
+			break;
+		case 'f':
+			option_forks = strtoul(optarg, NULL, 0);
 			break;
 		case 'l':
 			option_limit = strtoul(optarg, NULL, 0);
@@ -1302,7 +1308,8 @@ int main(int argc, char **argv)
 			return option == 'h' ? 0 : 2;
 		}
 	}
-	if (!option_threads || option_threads > MAX_THREADS || !option_seconds) {
+	if (!option_threads || option_threads > MAX_THREADS || !option_seconds ||
+	    option_forks > 85) {
 		fputs(usage, stderr);
 		return 2;
 	}
