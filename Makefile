@@ -33,7 +33,7 @@ native: selftests ## run the tests that need no module, on this machine
 programs: lib
 	@$(MAKE) -C tools/demo
 
-.PHONY: setup demo demo-here check check-all check-release lint bench mutants fuzz model
+.PHONY: setup demo demo-here check check-all check-release lint bench mutants fuzz soak model
 setup: ## install the Debian packages that demo and check need
 	@tools/setup
 
@@ -65,6 +65,10 @@ mutants: setup selftests ## remove one guard after the other: tests must fail
 SECONDS ?= 600
 fuzz: setup ## run programs made at random in a virtual machine with all checkers [SECONDS=600]
 	@selftests/fuzz/run $(SECONDS)
+
+HOURS ?= 1
+soak: setup ## fork and reload in a virtual machine among all that disturbs [HOURS=1] [KERNEL=6.12]
+	@selftests/soak/run $(HOURS)
 
 bench: setup lib ## measure what sections and forks cost, with a limit beside each figure
 	@tools/bench/run
