@@ -72,6 +72,18 @@ static inline void seq_escape_str(struct seq_file *m, const char *src,
 #endif
 
 /*
+ * Linux 5.10 marks a charged page where a page counts its mappings: one that user
+ * space maps must not be charged. Its size is charged with what describes it.
+ */
+#ifdef FG_HAVE_PG_KMEMCG
+#define FG_MAPPED_PAGE_GFP(gfp)	((gfp) & ~__GFP_ACCOUNT)
+#define FG_MAPPED_PAGE_CHARGE	PAGE_SIZE
+#else
+#define FG_MAPPED_PAGE_GFP(gfp)	(gfp)
+#define FG_MAPPED_PAGE_CHARGE	0
+#endif
+
+/*
  * Take this CPU out of the mask of those that may run an address space if it
  * runs another; interrupts are off.
  */

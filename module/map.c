@@ -43,7 +43,8 @@ static struct kmem_cache *fg_unit_cache;
 int __init fg_units_init(void)
 {
 	fg_unit_cache = kmem_cache_create("forkgate_unit",
-					  sizeof(struct fg_unit), 0, 0, NULL);
+					  sizeof(struct fg_unit) +
+					  FG_MAPPED_PAGE_CHARGE, 0, 0, NULL);
 	return fg_unit_cache ? 0 : -ENOMEM;
 }
 
@@ -64,7 +65,7 @@ static struct fg_unit *fg_unit_alloc(u32 index, gfp_t gfp)
 
 	if (!unit || index % FG_PAGE_UNITS)
 		return unit;
-	unit->page = alloc_page(gfp | __GFP_ZERO);
+	unit->page = alloc_page(FG_MAPPED_PAGE_GFP(gfp) | __GFP_ZERO);
 	if (!unit->page) {
 		kmem_cache_free(fg_unit_cache, unit);
 		return NULL;

@@ -33,6 +33,18 @@ static long group_usage(void)
 	return read_file(GROUP "/memory.current", text, sizeof(text)) > 0 ? atol(text) : -1;
 }
 
+/* kill_group - Linux 5.10 has no cgroup.kill */
+static void kill_group(void)
+{
+	FILE *procs = fopen(GROUP "/cgroup.procs", "r");
+	int pid;
+
+	while (procs && fscanf(procs, "%d", &pid) == 1)
+		kill(pid, SIGKILL);
+	if (procs)
+		fclose(procs);
+}
+
 FIXTURE_SETUP(group)
 {
 	if (mkdir(GROUP, 0755) && errno != EEXIST)
@@ -48,7 +60,7 @@ FIXTURE_SETUP(group)
 
 FIXTURE_TEARDOWN(group)
 {
-	write_file(GROUP "/cgroup.kill", "1");
+	kill_group();
 	wait_until(!rmdir(GROUP) || errno != EBUSY);
 }
 
@@ -147,7 +159,7 @@ TEST_F(group, children_up_to_the_limit)
 		    (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)) {
 		TH_LOG("status %#x", status);
 	}
-	write_file(GROUP "/cgroup.kill", "1");
+	kill_group();
 	while ((pid = waitpid(-1, &status, __WALL)) > 0) {
 		made++;
 		/* Killed by us or for want of memory */
