@@ -72,10 +72,32 @@ static int fg_do_leave(struct fg_gate *gate, const struct forkgate_leave *leave)
 	return fg_leave(gate, leave);
 }
 
+/*
+ * What a file has from its first poll() or polled prepare on. open() would
+ * allocate it under a lock that all misc devices share, and for as long as its
+ * caller's memory cgroup reclaims (rule 13). Return: it, or NULL.
+ */
+static struct fg_file *fg_file_of(struct file *file)
+{
+	struct fg_file *fgf = READ_ONCE(file->private_data), *other;
+
+	if (fgf)
+		return fgf;
+	fgf = fg_file_alloc();
+	if (!fgf)
+		return NULL;
+	other = cmpxchg(&file->private_data, NULL, fgf);
+	if (!other)
+		return fgf;
+	fg_file_put(fgf);
+	return other;
+}
+
 static int fg_do_prepare(struct fg_gate *gate, struct file *file,
 			 struct forkgate_prepare *prepare,
 			 struct forkgate_prepare __user *uarg)
 {
+	struct fg_file *fgf = NULL;
 	int ret;
 
 	if (!fg_domains_valid(prepare->domains) ||
@@ -83,8 +105,13 @@ static int fg_do_prepare(struct fg_gate *gate, struct file *file,
 	    prepare->attempt > 32 ||
 	    (!(prepare->flags & FORKGATE_TIMED) && prepare->timeout))
 		return -EINVAL;
+	if (prepare->flags & FORKGATE_NONBLOCK) {
+		fgf = fg_file_of(file);
+		if (!fgf)
+			return -ENOMEM;
+	}
 	prepare->outcome = FORKGATE_OUTCOME_NONE;
-	ret = fg_prepare(gate, file->private_data, prepare);
+	ret = fg_prepare(gate, fgf, prepare);
 	if (ret == -ERESTARTNOINTR || !put_user(prepare->outcome, &uarg->outcome))
 		return ret;
 	/* Drop a ticket, or a place, whose outcome cannot be reported. */
@@ -258,10 +285,12 @@ static int fg_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 
 static __poll_t fg_poll(struct file *file, poll_table *wait)
 {
-	struct fg_file *fgf = file->private_data;
+	struct fg_file *fgf = fg_file_of(file);
 	struct fg_gate *gate;
 	__poll_t events;
 
+	if (!fgf)
+		return EPOLLERR;
 	poll_wait(file, &fgf->wait, wait);
 	gate = current->mm ? fg_gate_get(current->mm) : NULL;
 	if (!gate)
@@ -284,9 +313,7 @@ atomic_t fg_nr_files = ATOMIC_INIT(0);
 
 static int fg_open(struct inode *inode, struct file *file)
 {
-	file->private_data = fg_file_alloc();
-	if (!file->private_data)
-		return -ENOMEM;
+	file->private_data = NULL;	/* the misc device; see fg_file_of() */
 	atomic_inc(&fg_nr_files);
 	return 0;
 }
@@ -294,7 +321,8 @@ static int fg_open(struct inode *inode, struct file *file)
 static int fg_release(struct inode *inode, struct file *file)
 {
 	atomic_dec(&fg_nr_files);
-	fg_file_put(file->private_data);
+	if (file->private_data)
+		fg_file_put(file->private_data);
 	return 0;
 }
 

@@ -553,7 +553,7 @@ struct fg_gate {
 };
 
 /**
- * struct fg_file - an open file of the device
+ * struct fg_file - an open file of the device that is, or was, polled
  * @ref: one for the file, one for each forker whose poll() it tells
  * @rcu: freed after a grace period
  * @wait: who polls

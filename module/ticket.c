@@ -34,7 +34,7 @@ static int fg_mark_func(struct wait_queue_entry *mark, unsigned int mode,
 }
 
 /**
- * fg_file_alloc - what an open file of the device has
+ * fg_file_alloc - what an open file of the device has once it is polled
  *
  * Return: it, with one reference, or NULL.
  */
@@ -369,7 +369,7 @@ static int fg_prepare_once(struct fg_gate *gate, struct fg_thread *thr,
 /**
  * fg_prepare - PREPARE: take a ticket
  * @gate: the caller's gate, referenced
- * @file: the file that the call came by
+ * @file: the file that the call came by; may be NULL unless non-blocking
  * @prepare: checked arguments; @prepare->outcome is set
  *
  * Context: the calling thread; may sleep, a signal restarts it and keeps its

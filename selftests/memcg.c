@@ -3,11 +3,12 @@
  * Rule 10: what the kernel needs for the child is allocated before the copy:
  * failure is the clone's ENOMEM. The page of its slot comes with its first use.
  * Rule 13: memory that user space makes the kernel allocate is charged to its
- * memory cgroup.
+ * memory cgroup, and not allocated under a lock that others need.
  */
 #include "test/fault.h"
 #include "test/harness.h"
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #define GROUP	"/sys/fs/cgroup/forkgate_memory"
@@ -90,6 +91,52 @@ TEST_F(group, slots_are_charged)
 		_exit(before < 0 || after - before < FORKGATE_MAP_SIZE * 3L / 4 ? 3 : 0);
 	}
 	EXPECT_EQ(0, child_exit(pid));
+}
+
+#define FILES_OPENED	16000
+
+/* cost_of_opens - what the caller is charged for opening a device that often, or -1 */
+static long cost_of_opens(const char *path)
+{
+	long before = group_usage(), after;
+	int i;
+
+	for (i = 0; i < FILES_OPENED; i++)
+		if (open(path, O_RDWR) < 0)
+			return -1;
+	after = group_usage();
+	return before < 0 || after < before ? -1 : after - before;
+}
+
+/*
+ * Rule 13: open() is called under a lock that all misc devices share, so it must
+ * not allocate what a memory cgroup may have to be searched for.
+ */
+TEST_F(group, open_allocates_nothing)
+{
+	struct rlimit limit = { 2 * FILES_OPENED + 100, 2 * FILES_OPENED + 100 };
+	long cost[2];
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (setrlimit(RLIMIT_NOFILE, &limit) || !enter_group("max"))
+			_exit(1);
+		/* The table of descriptors does not grow any more. */
+		if (dup2(0, 2 * FILES_OPENED + 99) < 0)
+			_exit(2);
+		cost[0] = cost_of_opens("/dev/null");
+		cost[1] = cost_of_opens(DEVICE);
+		_exit(write(self->fds[1], cost, sizeof(cost)) == sizeof(cost) ? 0 : 3);
+	}
+	ASSERT_EQ(0, child_exit(pid));
+	ASSERT_EQ((ssize_t)sizeof(cost), read(self->fds[0], cost, sizeof(cost)));
+	ASSERT_LT(0, cost[0]);
+	ASSERT_LT(0, cost[1]);
+	/* Less than a cache line for each; charges are made in advance, for 64 pages. */
+	EXPECT_GT(FILES_OPENED * 64L, cost[1] - cost[0]) {
+		TH_LOG("%ld bytes, /dev/null %ld", cost[1], cost[0]);
+	}
 }
 
 /* A process that asks for more than its limit is killed. */
