@@ -44,7 +44,8 @@
  * them a grace period of RCU stands in for (b), as each CPU switches or is in the
  * kernel once in it, and interrupts no one. A CPU without a tick (nohz_full) need
  * not: what a survivor there does at that moment can be missed, as it can be when
- * it writes to the slot at the same time as the thread that went on with it.
+ * it writes to the slot at the same time as the thread that went on with it. Nor is
+ * the child known that vforks ended up with in a nest deeper than FG_NEST_MAX.
  *
  * One fence of a gate at a time, so that many forking threads do not multiply
  * the interrupts; and never a lock that gates share, so that one process
