@@ -1211,9 +1211,12 @@ static int catch(void (*handler)(int sig))
 	return sigaction(SIGUSR1, &action, NULL);
 }
 
+/* Asleep first: ThreadSanitizer keeps a signal back that comes before a system call. */
 static int interrupt_depth(struct worker *worker)
 {
 	WRITE_ONCE(seen, -1);
+	if (!wait_until(task_asleep(worker->tid)))
+		return -EBUSY;
 	if (syscall(SYS_tgkill, getpid(), worker->tid, SIGUSR1))
 		return -errno;
 	return wait_until(READ_ONCE(seen) >= 0) ? READ_ONCE(seen) : -ETIME;
