@@ -24,6 +24,7 @@
 #include <linux/ftrace.h>
 
 #include "hook.h"
+#include "hook-trial.h"
 
 #ifndef CONFIG_DYNAMIC_FTRACE_WITH_ARGS
 #error "forkgate needs a kernel with DYNAMIC_FTRACE_WITH_ARGS, on arm64 6.2 or later"

@@ -21,6 +21,7 @@
 #include <linux/static_call.h>
 
 #include "hook.h"
+#include "hook-trial.h"
 
 #if !defined(CONFIG_KPROBES_ON_FTRACE) || !defined(CONFIG_DYNAMIC_FTRACE_WITH_REGS)
 #error "forkgate needs a kernel with KPROBES_ON_FTRACE and DYNAMIC_FTRACE_WITH_REGS"

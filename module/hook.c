@@ -8,10 +8,8 @@
  * file must not know about kprobes or ftrace.
  *
  * What is called at the entry of kernel_clone() may not sleep, so the backend
- * sends the clones of gated processes to fg_clone() by setting the instruction
- * pointer: the stack is as at the entry of kernel_clone(), whose caller therefore
- * calls fg_clone() instead. fg_resume_clone() goes on in kernel_clone() behind
- * the place of the hook, which is not hit again.
+ * sends the clones of gated processes to fg_clone(), which takes the place of
+ * kernel_clone(); fg_resume_clone() is the kernel's own, past the hook.
  *
  * A redirection can be lost: a BPF trampoline or a livepatch may overrule the
  * instruction pointer. So the backend takes nothing; fg_clone() counts itself
@@ -139,58 +137,6 @@ bool fg_hook_wants(struct kernel_clone_args *args)
 
 NOKPROBE_SYMBOL(fg_hook_wants);
 
-/**
- * fg_trial - what the proof redirects, before the hook is armed
- * @n: a number
- *
- * Return: @n + 1; redirected to fg_trial_target(), 2 * @n + 101.
- */
-noinline int fg_trial(int n)
-{
-	barrier();
-	return n + 1;
-}
-
-/**
- * fg_trial_target - where fg_trial() is redirected to
- * @n: its argument
- *
- * Return: see fg_trial().
- */
-noinline int fg_trial_target(int n)
-{
-	might_sleep();
-	return fg_resume_trial(2 * n) + 100;
-}
-
-/* Is the trial function redirected at this moment? */
-static bool fg_trial_redirects(void)
-{
-	/* Through a pointer, so that the compiler knows nothing of the callee */
-	int (*trial)(int) = fg_trial;
-
-	OPTIMIZER_HIDE_VAR(trial);
-	return trial(20) == 141;
-}
-
-/*
- * Rule 14: the proof before arming. The trial function stays redirected: what it does
- * says later whether the hook is switched on.
- */
-static int fg_hook_prove(void)
-{
-	int ret;
-
-	ret = fg_redirect_trial();
-	if (ret)
-		return ret;
-	if (fg_trial_redirects())
-		return 0;
-	pr_err("redirecting does not work here: are kprobes or ftrace switched off?\n");
-	fg_restore_trial();
-	return -EOPNOTSUPP;
-}
-
 static int fg_nothing(void *unused)
 {
 	return 0;
@@ -271,7 +217,7 @@ static bool fg_hook_works(void)
 }
 
 /**
- * fg_hook_init - prove that redirecting works, then arm
+ * fg_hook_init - redirect, see that a clone comes through, then arm
  *
  * Return: 0, or a negative error with the reason in the kernel log.
  */
@@ -279,15 +225,9 @@ int fg_hook_init(void)
 {
 	int ret;
 
-	ret = fg_hook_prove();
+	ret = fg_hook_on();
 	if (ret)
 		return ret;
-
-	ret = fg_redirect_clone();
-	if (ret) {
-		fg_restore_trial();
-		return ret;
-	}
 	ret = fg_hook_try();
 	if (ret) {
 		pr_err("kernel_clone is not redirected (%d): is a BPF program or a livepatch attached to it?\n",
@@ -305,8 +245,7 @@ int fg_hook_init(void)
 void fg_hook_exit(void)
 {
 	WRITE_ONCE(fg_armed, false);
-	fg_restore_clone();
-	fg_restore_trial();
+	fg_hook_off();
 	synchronize_rcu_tasks();
 	/* A vfork that came too late for a reference may take its time. */
 	while (fg_sum(&fg_in_flight))
@@ -333,7 +272,7 @@ void fg_hook_bypassed(void)
  */
 void fg_hook_health(struct forkgate_health *health)
 {
-	health->armed = READ_ONCE(fg_armed) && fg_trial_redirects() &&
+	health->armed = READ_ONCE(fg_armed) && fg_hook_is_on() &&
 			fg_hook_works();
 	health->clones = fg_sum(&fg_clones);
 	health->redirects = fg_sum(&fg_redirects);
