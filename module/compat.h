@@ -28,8 +28,7 @@ static inline void vm_flags_clear(struct vm_area_struct *vma,
 #endif
 
 #ifndef FG_HAVE_TIMER_CONTAINER_OF
-#define timer_container_of(var, callback_timer, timer_fieldname) \
-	from_timer(var, callback_timer, timer_fieldname)
+#define timer_container_of	from_timer
 #endif
 
 #ifndef FG_HAVE_TIMER_DELETE
@@ -76,27 +75,15 @@ static inline void seq_escape_str(struct seq_file *m, const char *src,
  * space maps must not be charged. Its size is charged with what describes it.
  */
 #ifdef FG_HAVE_PG_KMEMCG
-#define FG_MAPPED_PAGE_GFP(gfp)	((gfp) & ~__GFP_ACCOUNT)
-#define FG_MAPPED_PAGE_CHARGE	PAGE_SIZE
+#define FG_MAPPED_PAGE_GFP(gfp)		((gfp) & ~__GFP_ACCOUNT)
+#define FG_MAPPED_PAGE_OWNER(size)	((size) + PAGE_SIZE)
 #else
-#define FG_MAPPED_PAGE_GFP(gfp)	(gfp)
-#define FG_MAPPED_PAGE_CHARGE	0
+#define FG_MAPPED_PAGE_GFP(gfp)		(gfp)
+#define FG_MAPPED_PAGE_OWNER(size)	(size)
 #endif
 
 /*
- * Take this CPU out of the mask of those that may run an address space if it
- * runs another; interrupts are off.
- */
-static inline void fg_mm_trim(struct mm_struct *mm)
-{
-#ifdef CONFIG_X86
-	if (read_cr3_pa() != __pa(mm->pgd))
-		cpumask_clear_cpu(smp_processor_id(), mm_cpumask(mm));
-#endif
-}
-
-/*
- * Does a CPU of that mask run no thread of it? The kernel exports the word, but
+ * Does a CPU of mm_cpumask run no thread of it? The kernel exports the word, but
  * declares it for itself alone. Those without it are taken to run one.
  */
 #ifdef FG_HAVE_TLBSTATE_SHARED

@@ -55,9 +55,24 @@
 #include <linux/mm_types.h>
 #include <linux/rcupdate.h>
 #include <linux/smp.h>
+#ifdef CONFIG_X86
+#include <asm/tlbflush.h>
+#endif
 
 #include "compat.h"
 #include "gate.h"
+
+/*
+ * Take this CPU out of the mask of those that may run an address space if it
+ * runs another; interrupts are off.
+ */
+static void fg_mm_trim(struct mm_struct *mm)
+{
+#ifdef CONFIG_X86
+	if (read_cr3_pa() != __pa(mm->pgd))
+		cpumask_clear_cpu(smp_processor_id(), mm_cpumask(mm));
+#endif
+}
 
 static void fg_fence_cpu(void *mm)
 {

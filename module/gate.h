@@ -3,8 +3,9 @@
  * gate.h - the module's private header: its objects, their locks and
  * lifetimes, and what one file offers to the others
  *
- * Must not know about kprobes and ftrace (hook.h), tracepoints of other subsystems
- * (lifecycle.c) or kernel versions (compat.h).
+ * Must not know about kprobes and ftrace (hook.h), or tracepoints of other
+ * subsystems (lifecycle.c).
+ * Kernel versions are for compat.h alone.
  *
  * Objects and references:
  *

@@ -42,9 +42,9 @@ static struct kmem_cache *fg_unit_cache;
  */
 int __init fg_units_init(void)
 {
-	fg_unit_cache = kmem_cache_create("forkgate_unit",
-					  sizeof(struct fg_unit) +
-					  FG_MAPPED_PAGE_CHARGE, 0, 0, NULL);
+	size_t size = FG_MAPPED_PAGE_OWNER(sizeof(struct fg_unit));
+
+	fg_unit_cache = kmem_cache_create("forkgate_unit", size, 0, 0, NULL);
 	return fg_unit_cache ? 0 : -ENOMEM;
 }
 
