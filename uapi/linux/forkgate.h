@@ -305,7 +305,7 @@ struct forkgate_health {
  * msync(mapping, FORKGATE_UNIT_SIZE, MS_SYNC, request, argument) does what
  * ioctl(fd, request, argument) does.
  */
-#define FORKGATE_IOC_TYPE	0xf9
+#define FORKGATE_IOC_TYPE	0xfa
 
 #define FORKGATE_IOC_QUERY	_IOR(FORKGATE_IOC_TYPE, 0, struct forkgate_query)
 #define FORKGATE_IOC_REGISTER	_IOWR(FORKGATE_IOC_TYPE, 1, struct forkgate_register)

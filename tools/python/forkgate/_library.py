@@ -77,7 +77,7 @@ _call = _function(_quick, '__forkgate_call', ctypes.c_ulong, ctypes.c_void_p)
 _call_and_wait = _function(_waits, '__forkgate_call', ctypes.c_ulong, ctypes.c_void_p)
 
 # FORKGATE_IOC_PREPARE
-_PREPARE = 3 << 30 | ctypes.sizeof(Prepare) << 16 | 0xf9 << 8 | 5
+_PREPARE = 3 << 30 | ctypes.sizeof(Prepare) << 16 | 0xfa << 8 | 5
 
 
 def prepare(request, wait):
