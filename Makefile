@@ -33,7 +33,7 @@ native: selftests ## run the tests that need no module, on this machine
 programs: lib
 	@$(MAKE) -C tools/demo
 
-.PHONY: setup demo demo-here check check-all check-release lint bench mutants fuzz soak model
+.PHONY: setup demo demo-here check check-all check-release lint bench mutants fuzz soak model series
 setup: ## install the Debian packages that demo and check need
 	@tools/setup
 
@@ -61,6 +61,9 @@ model: setup ## check the models of the protocol, and mutants of them that must 
 
 mutants: setup selftests ## remove one guard after the other: tests must fail
 	@selftests/mutants/run
+
+series: setup ## write patches for the kernel's own tree into build/series, see tools/series/run --help
+	@tools/series/run
 
 SECONDS ?= 600
 fuzz: setup ## run programs made at random in a virtual machine with all checkers [SECONDS=600]

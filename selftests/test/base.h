@@ -34,7 +34,7 @@
 #ifndef __maybe_unused
 #define __maybe_unused		__attribute__((__unused__))
 #endif
-/* On x86 the hook is a kprobe; where it is not, it works while kprobes are switched off. */
+/* On x86 the module's hook is a kprobe; where it is not, kprobes may be switched off. */
 #if defined(__x86_64__) || defined(__i386__)
 #define KPROBE_HOOK		true
 #else
