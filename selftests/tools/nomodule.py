@@ -139,6 +139,14 @@ def check_without_module():
 
 
 @test
+def check_on_an_old_kernel():
+    """As which this one presents itself to a program with the personality UNAME26"""
+    needs_no_module()
+    check(run("check", preexec_fn=lambda: ctypes.CDLL(None).personality(0x20000)), 1,
+          "module: not installed for kernel 2.6.", "forkgate needs Linux 5.10 or later")
+
+
+@test
 def check_without_any_gate():
     """A filter of system calls that forbids membarrier, as some containers have"""
     needs_no_module()

@@ -276,6 +276,20 @@ def check_finds_that_there_is_no_device():
     check(result, 1, "PROBLEM  device: the module is loaded, but /dev/forkgate")
 
 
+@test
+def check_finds_another_release():
+    """As after an upgrade, while the module of the release before is still loaded"""
+    with tempfile.NamedTemporaryFile("w", encoding="ascii") as older:
+        older.write("0.0\n")
+        older.flush()
+        subprocess.run(["mount", "--bind", older.name, "/sys/module/forkgate/version"], check=True)
+        try:
+            check(run("check"), 0, "note     module: release 0.0 is loaded", "modprobe -r forkgate && modprobe forkgate")
+        finally:
+            subprocess.run(["umount", "/sys/module/forkgate/version"], check=True)
+    assert "is loaded, and this command" not in check(run("check"), 0)
+
+
 #
 # watch, in a terminal of its own
 #

@@ -26,9 +26,12 @@
 #include <linux/forkgate.h>
 #include <linux/membarrier.h>
 
+#include "../../module/version.h"
 #include "cmd.h"
 
 #define DEVICE	"/dev/forkgate"
+#define LOCKDOWN	"/sys/kernel/security/lockdown"
+#define RELOAD	"As root, when no process uses it: modprobe -r forkgate && modprobe forkgate"
 
 static const char usage[] =
 	"usage: forkgate check\n"
@@ -136,22 +139,96 @@ static void check_config(const char *release)
 	free(text);
 }
 
+/* What modinfo(8) says of a file, up to a character of @end; to be freed. NULL if nothing. */
+static char *module_info(const char *path, const char *field, const char *end)
+{
+	char *command, *text = NULL;
+	size_t size = 0;
+	FILE *pipe;
+
+	/* It is not in the path of users. */
+	if (asprintf(&command, "PATH=$PATH:/usr/sbin:/sbin modinfo -F %s '%s' 2>/dev/null",
+		     field, path) < 0)
+		return NULL;
+	pipe = popen(command, "re");
+	free(command);
+	if (!pipe)
+		return NULL;
+	if (getline(&text, &size, pipe) > 0)
+		text[strcspn(text, end)] = '\0';
+	pclose(pipe);
+	return text;
+}
+
+static void check_signature(const char *path)
+{
+	char *signer;
+
+	if (first("/sys/module/module/parameters/sig_enforce") != 'Y' &&
+	    !contains(LOCKDOWN, "[integrity]") && !contains(LOCKDOWN, "[confidentiality]"))
+		return;
+	signer = module_info(path, "signer", "\n");
+	if (signer)
+		note("signature: by \"%s\", a key to be enrolled: forkgate-install(7)", signer);
+	else
+		problem("Sign it: forkgate-install(7), SECURE BOOT.",
+			"signature: none, and this kernel loads only signed modules");
+	free(signer);
+}
+
+/* Return: what to do where there is no module for a kernel; a static buffer */
+static const char *how_to_install(const char *release)
+{
+	static char text[256];
+	unsigned int major, minor;
+	struct stat status;
+	char path[256];
+	glob_t found;
+
+	if (sscanf(release, "%u.%u", &major, &minor) == 2 &&
+	    (major < 5 || (major == 5 && minor < 10)))
+		return "forkgate needs Linux 5.10 or later.";
+	if (glob("/usr/src/forkgate-*/dkms.conf", 0, NULL, &found))
+		return "Install forkgate-dkms, or in the source tree: make, make install.";
+	globfree(&found);
+
+	snprintf(path, sizeof(path), "/lib/modules/%s/build", release);
+	if (stat(path, &status)) {
+		snprintf(text, sizeof(text),
+			 "For dkms, install the headers of this kernel: linux-headers-%s", release);
+	} else if (!glob("/var/lib/dkms/forkgate/*/build/make.log", 0, NULL, &found)) {
+		snprintf(text, sizeof(text),
+			 "dkms could not build it, see %s. Then, as root: dpkg --configure -a",
+			 found.gl_pathv[0]);
+		globfree(&found);
+	} else {
+		return "As root: dpkg-reconfigure forkgate-dkms";
+	}
+	return text;
+}
+
 static void check_module_file(const char *release)
 {
-	char pattern[256];
+	char pattern[256], *built_for;
+	const char *path;
 	glob_t found;
 
 	/* Where "make install", DKMS and a kernel's own build put it */
 	snprintf(pattern, sizeof(pattern),
 		 "/lib/modules/%s/{updates,updates/dkms,extra,kernel/*/*/*}/forkgate.ko*", release);
-	if (!glob(pattern, GLOB_BRACE, NULL, &found) && found.gl_pathc) {
-		good("module: installed, %s", found.gl_pathv[0]);
-		if (first("/sys/module/module/parameters/sig_enforce") == 'Y')
-			note("signature: this kernel loads signed modules only; sign it");
-	} else {
-		problem("In the source tree: make, then \"make install\" as root.",
-			"module: not installed for kernel %s", release);
+	if (glob(pattern, GLOB_BRACE, NULL, &found)) {
+		problem(how_to_install(release), "module: not installed for kernel %s", release);
+		return;
 	}
+	path = found.gl_pathv[0];
+	built_for = module_info(path, "vermagic", "\n ");
+	if (built_for && strcmp(built_for, release))
+		problem("Build it for this kernel: forkgate-install(7), WHEN IT DOES NOT WORK.",
+			"module: %s is for kernel %s, and this is %s", path, built_for, release);
+	else
+		good("module: installed, %s", path);
+	free(built_for);
+	check_signature(path);
 	globfree(&found);
 }
 
@@ -193,6 +270,19 @@ static int check_device(void)
 	return -1;
 }
 
+/* After an upgrade the module stays loaded that was. */
+static void check_release(void)
+{
+	char *loaded = cmd_read("/sys/module/forkgate/version");
+
+	if (loaded)
+		loaded[strcspn(loaded, "\n")] = '\0';
+	if (loaded && strcmp(loaded, FG_VERSION))
+		note("module: release %s is loaded, and this command is of %s. " RELOAD,
+		     loaded, FG_VERSION);
+	free(loaded);
+}
+
 static bool check_abi(int fd)
 {
 	struct forkgate_query query = {};
@@ -202,12 +292,14 @@ static bool check_abi(int fd)
 			"device: %s is not forkgate's: %s", DEVICE, strerror(errno));
 		return false;
 	}
-	if (query.abi != FORKGATE_ABI) {
-		problem("Install the module and this command from the same release.",
-			"module: speaks version %u, not %u", query.abi, FORKGATE_ABI);
+	if (query.abi < FORKGATE_ABI) {
+		problem("Install the module of this release. " RELOAD,
+			"module: too old, it has version %u of the interface, and programs need %u",
+			query.abi, FORKGATE_ABI);
 		return false;
 	}
 	good("module: loaded, version %u of the interface", query.abi);
+	check_release();
 	if (query.features & FORKGATE_FEATURE_DEBUG)
 		note("module: built for tests (DEBUG=1), not for use");
 	return true;
@@ -375,7 +467,6 @@ static void check_hook(int fd)
 static void check_switches(void)
 {
 	static const char kprobes[] = "/sys/kernel/debug/kprobes/enabled";
-	static const char lockdown[] = "/sys/kernel/security/lockdown";
 	glob_t found;
 
 	if (first("/proc/sys/kernel/ftrace_enabled") == '0')
@@ -402,9 +493,9 @@ static void check_switches(void)
 		good("livepatch: none of kernel_clone");
 	globfree(&found);
 
-	if (contains(lockdown, "[confidentiality]"))
+	if (contains(LOCKDOWN, "[confidentiality]"))
 		note("lockdown: confidentiality; \"forkgate trace\" cannot work");
-	else if (contains(lockdown, "[integrity]"))
+	else if (contains(LOCKDOWN, "[integrity]"))
 		note("lockdown: integrity; the module has to be signed");
 }
 

@@ -219,6 +219,9 @@ static int check_program(const char *name, const char *path, int depth)
 /*
  * The gate and the libraries
  */
+static const char too_old[] =
+	"the module that is loaded is too old; as root: modprobe -r forkgate && modprobe forkgate";
+
 static const char *device_problem(void)
 {
 	struct forkgate_query query = { };
@@ -230,7 +233,7 @@ static const char *device_problem(void)
 	if (ioctl(fd, FORKGATE_IOC_QUERY, &query) || query.abi < FORKGATE_ABI ||
 	    !(query.features & FORKGATE_FEATURE_MSYNC)) {
 		close(fd);
-		return "the module is of another version";
+		return too_old;
 	}
 	close(fd);
 	return NULL;
@@ -304,11 +307,13 @@ static int start(const struct run_settings *settings, bool raw_clone, char **arg
 	status = check_program(argv[0], path, 0);
 	if (status)
 		return status;
-	problem = settings->require_module ? device_problem() : NULL;
-	if (problem) {
+	problem = device_problem();
+	if (problem && settings->require_module) {
 		cmd_error("/dev/forkgate: %s. \"forkgate check\" says more.", problem);
 		return CMD_TRACE_FAILED;
 	}
+	if (problem == too_old)
+		cmd_error("/dev/forkgate: %s. Until then the library is the gate.", problem);
 	status = set_preload(raw_clone);
 	if (status)
 		return status;

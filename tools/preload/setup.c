@@ -143,7 +143,7 @@ static const char *text_of(int reason)
 	case EPERM:
 		return "no permission to use /dev/forkgate";
 	case ENOTSUP:
-		return "the module is of another version";
+		return "the module is of another version, see \"forkgate check\"";
 	case ENOSYS:
 		return "neither the module nor membarrier(2) can be used";
 	case ENOTTY:
