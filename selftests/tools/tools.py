@@ -11,6 +11,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -29,9 +30,9 @@ SCENE = os.environ["SCENE"]
 class Scene:
     """A process in which a fork waits for a holder, and a newcomer for the fork"""
 
-    def __init__(self, *args):
+    def __init__(self, *args, command=(SCENE,)):
         # pylint: disable=consider-using-with
-        self.process = subprocess.Popen([SCENE, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen([*command, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True)
 
     def __enter__(self):
@@ -136,6 +137,44 @@ def ps_does_not_blame_the_forker():
 def ps_without_gates():
     check(run("ps"), 0, "No process has a gate.")
     assert json.loads(check(run("ps", "--json"), 0)) == {"gates": []}
+
+
+CONTAINER = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
+
+
+@test
+def ps_names_the_functions_of_a_container():
+    """Where the program has the path that another one has here"""
+    with tempfile.TemporaryDirectory() as folder:
+        program = shutil.copy("/bin/true", folder + "/server")
+        script = 'mount --bind "$1" "$2" && exec "$2" nolabel'
+        with Scene(command=(*CONTAINER, "sh", "-c", script, "sh", SCENE, program)) as scene:
+            assert scene.holder < 100, "no pid namespace"
+            output = check(run("ps"), 0)
+            gate, = json.loads(check(run("ps", "--json"), 0))["gates"]
+    assert re.search(r"blocked by [0-9]+ holder in hold_archive\+0x[0-9a-f]+ \(server\)$", output, re.M), output
+    assert gate["inside"][0]["symbol"].startswith("hold_archive+0x"), gate
+
+
+def run_in_container(*args):
+    return subprocess.run([*CONTAINER, FORKGATE, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=LIMIT, check=False)
+
+
+@test
+def ps_in_a_container_names_no_threads():
+    with Scene() as scene:
+        result = run_in_container("ps")
+        check(result, 0, f"blocked by {scene.holder}  in ", "the initial pid namespace")
+        assert "hold_archive" not in result.stdout, result
+    assert "namespace" not in run("ps").stderr
+
+
+@test
+def trace_in_a_container_says_where_to_run_it():
+    with tempfile.TemporaryDirectory() as folder:
+        check(run_in_container("trace", "-o", folder + "/t.svg", "touch", folder + "/ran"), 125, "initial pid namespace")
+        assert os.listdir(folder) == ["t.svg"], "the program ran"
 
 
 @test

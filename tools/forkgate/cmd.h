@@ -68,6 +68,12 @@ void xml_string(FILE *out, const char *string);
  */
 const char *symbol_name(pid_t tgid, uint64_t site);
 
+/*
+ * symbol_initial_pids - does /proc know processes by the ids that the module
+ * names, those of the initial pid namespace? Names are looked up only then.
+ */
+bool symbol_initial_pids(void);
+
 /* symbol_forget - processes may have executed other programs since */
 void symbol_forget(void);
 

@@ -257,7 +257,7 @@ const char *gates_comm(pid_t tgid, pid_t tid)
 	char path[64], *text, *c;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", tgid, tid);
-	text = cmd_read(path);
+	text = symbol_initial_pids() ? cmd_read(path) : NULL;
 	snprintf(comm, sizeof(comm), "%s", text ? text : "");
 	free(text);
 	if (*comm)

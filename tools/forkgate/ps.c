@@ -159,6 +159,9 @@ int cmd_ps(int argc, char **argv)
 
 	if (!gates_read(&gates))
 		return CMD_PROBLEM;
+	if (!symbol_initial_pids())
+		cmd_error("process ids are those of the initial pid namespace; run this there\n"
+			  "to see the names of threads and functions");
 	if (json)
 		json_gates(&gates);
 	else

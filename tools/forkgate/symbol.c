@@ -6,9 +6,12 @@
  * known, the name of an address is the address.
  */
 #include <elfutils/libdwfl.h>
+#include <fcntl.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cmd.h"
 
@@ -21,8 +24,33 @@ static struct known {
 
 static unsigned int next;
 
+static pid_t looked_at;
+
+/*
+ * The file that is mapped, not the one that has its path here: the process may
+ * have another root, or the file may have been replaced.
+ */
+static int find_elf(Dwfl_Module *module, void **data, const char *name, Dwarf_Addr base,
+		    char **path, Elf **elf)
+{
+	char pattern[64];
+	glob_t found;
+	int fd = -1;
+
+	if (*name != '/')	/* the vdso */
+		return dwfl_linux_proc_find_elf(module, data, name, base, path, elf);
+	snprintf(pattern, sizeof(pattern), "/proc/%d/map_files/%" PRIx64 "-*", looked_at, base);
+	if (!glob(pattern, 0, NULL, &found)) {
+		fd = open(found.gl_pathv[0], O_RDONLY | O_CLOEXEC);
+		if (fd >= 0)
+			*path = strdup(found.gl_pathv[0]);
+	}
+	globfree(&found);
+	return fd;
+}
+
 static const Dwfl_Callbacks callbacks = {
-	.find_elf = dwfl_linux_proc_find_elf,
+	.find_elf = find_elf,
 	.find_debuginfo = dwfl_standard_find_debuginfo,
 };
 
@@ -52,6 +80,24 @@ static char *resolve(Dwfl *dwfl, uint64_t site)
 	return ret < 0 ? NULL : name;
 }
 
+/* The number that the kernel gives the first namespace: PROC_PID_INIT_INO */
+static bool is_initial(const char *namespace)
+{
+	struct stat st;
+
+	return !stat(namespace, &st) && st.st_ino == 0xeffffffc;
+}
+
+bool symbol_initial_pids(void)
+{
+	static int answer;
+
+	/* We may be in another one, or look at the /proc of another one. */
+	if (!answer)
+		answer = is_initial("/proc/self/ns/pid") && is_initial("/proc/1/ns/pid") ? 1 : -1;
+	return answer > 0;
+}
+
 const char *symbol_name(pid_t tgid, uint64_t site)
 {
 	static char address[32];
@@ -64,6 +110,9 @@ const char *symbol_name(pid_t tgid, uint64_t site)
 			return known[i].name;
 
 	snprintf(address, sizeof(address), "%#" PRIx64, site);
+	if (!symbol_initial_pids())
+		return address;
+	looked_at = tgid;
 	unsetenv("DEBUGINFOD_URLS");	/* nobody wants to wait for a server */
 	dwfl = dwfl_begin(&callbacks);
 	if (!dwfl)

@@ -135,7 +135,12 @@ static bool instance_make(void)
 	snprintf(path, sizeof(path), "%s/events/forkgate", roots[i]);
 	if (access(path, F_OK)) {
 		cmd_error(errno == EACCES ? "needs root" :
-			  "there are no tracepoints forkgate:*: is the module loaded? \"forkgate check\" tells");
+			  "no tracepoints forkgate:*; load the module (\"forkgate check\" says more)");
+		return false;
+	}
+	/* Events name threads by their ids there. */
+	if (!symbol_initial_pids()) {
+		cmd_error("run this in the initial pid namespace, outside of containers");
 		return false;
 	}
 	remove_stale(roots[i]);
