@@ -79,8 +79,14 @@ def unknown_option():
 
 @test
 def argument_too_much():
-    for command in ("ps", "watch", "stat", "check"):
+    for command in ("watch", "stat", "check"):
         check(run(command, "extra"), 2, "extra", "usage:")
+
+
+@test
+def bad_process_ids():
+    for pid in ("x", "0", "12x", " 1", "", "2147483648", "99999999999999999999"):
+        check(run("ps", "1", pid), 2, f'invalid process id "{pid}"', "usage:")
 
 
 @test
@@ -181,6 +187,7 @@ def complete(*words):
 def completion():
     assert complete("forkgate", "tr") == ["trace"]
     assert complete("forkgate", "stat", "--p") == ["--prometheus"]
+    assert str(os.getpid()) in complete("forkgate", "ps", "--json", str(os.getpid()))
     assert "true" in complete("forkgate", "trace", "-o", "x.svg", "tru")
     for command in COMMANDS:
         options = complete("forkgate", command, "--")

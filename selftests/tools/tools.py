@@ -139,6 +139,25 @@ def ps_without_gates():
     assert json.loads(check(run("ps", "--json"), 0)) == {"gates": []}
 
 
+@test
+def ps_of_some_processes():
+    with Scene() as one, Scene() as two, subprocess.Popen(["true"]) as gone:
+        gone.wait()
+        assert shown_by_ps(one.tgid) == {one.tgid}
+        assert shown_by_ps(two.tgid, one.tgid) == {one.tgid, two.tgid}
+        text = check(run("ps", str(two.tgid)), 0, f"blocked by {two.holder}")
+        assert str(one.tgid) not in text, text
+        check(run("ps", str(gone.pid), str(two.tgid)), 1, f"blocked by {two.holder}", f"there is no process {gone.pid}")
+        text = check(run("ps", str(os.getpid())), 1, f"process {os.getpid()} has no gate")
+        assert not text, text
+        check(run("ps", str(one.holder)), 1, f"{one.holder} is a thread of process {one.tgid}")
+        assert json.loads(check(run("ps", "--json", str(gone.pid)), 1)) == {"gates": []}
+
+
+def shown_by_ps(*pids):
+    return {gate["tgid"] for gate in json.loads(check(run("ps", "--json", *map(str, pids)), 0))["gates"]}
+
+
 CONTAINER = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
 
 
@@ -167,6 +186,7 @@ def ps_in_a_container_names_no_threads():
         result = run_in_container("ps")
         check(result, 0, f"blocked by {scene.holder}  in ", "the initial pid namespace")
         assert "hold_archive" not in result.stdout, result
+        check(run_in_container("ps", "1"), 1, "no process 1 of the initial pid namespace has a gate")
     assert "namespace" not in run("ps").stderr
 
 

@@ -309,7 +309,7 @@ static void print_fork(const struct gate *gate, const struct gates_fork *fork, F
 		fprintf(out, "    its turn comes after the other forks\n");
 }
 
-static void print_gate(const struct gate *gate, FILE *out)
+void gates_print(const struct gate *gate, FILE *out)
 {
 	size_t i;
 
@@ -338,15 +338,5 @@ static void print_gate(const struct gate *gate, FILE *out)
 			cmd_plain, gates_domains(entry->domains));
 	}
 	if (gate->cut)
-		fprintf(out, "  and more, which the module does not list\n");
-}
-
-void gates_print(const struct gates *gates, FILE *out)
-{
-	size_t i;
-
-	if (!gates->count)
-		fprintf(out, "No process has a gate.\n");
-	for (i = 0; i < gates->count; i++)
-		print_gate(&gates->gates[i], out);
+		fprintf(out, "  and more that the module does not list\n");
 }

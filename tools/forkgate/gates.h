@@ -90,7 +90,7 @@ const char *gates_comm(pid_t tgid, pid_t tid);
 /* gates_section - what a holder is inside of: its label, or where it is */
 const char *gates_section(const struct gate *gate, const struct gates_holder *holder);
 
-/* gates_print - for people */
-void gates_print(const struct gates *gates, FILE *out);
+/* gates_print - one of them, for people */
+void gates_print(const struct gate *gate, FILE *out);
 
 #endif /* FORKGATE_GATES_H */

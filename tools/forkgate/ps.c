@@ -4,17 +4,20 @@
  */
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "cmd.h"
 #include "gates.h"
 
 static const char usage[] =
-	"usage: forkgate ps [--json]\n"
+	"usage: forkgate ps [--json] [PID...]\n"
 	"\n"
-	"Lists the gates of all processes: who is inside sections, which forks wait, who\n"
-	"they wait for, and who waits to enter. Needs root.\n"
+	"Lists the gates of all processes, or of those named: who is inside sections, which\n"
+	"forks wait, who they wait for, and who waits to enter. Needs root.\n"
 	"\n"
-	"  --json  in JSON, for programs\n";
+	"  --json  print JSON, for programs\n";
 
 static void json_domains(const char *field, unsigned int domains)
 {
@@ -119,16 +122,81 @@ static void json_gate(const struct gate *gate)
 	printf("]}");
 }
 
-static void json_gates(const struct gates *gates)
+/* A process id, or 0 */
+static pid_t parse_pid(const char *word)
 {
+	unsigned long pid;
+
+	if (!*word || strspn(word, "0123456789") != strlen(word))
+		return 0;
+	pid = strtoul(word, NULL, 10);
+	return pid <= INT_MAX ? pid : 0;
+}
+
+static bool is_named(const struct gate *gate, char **pids)
+{
+	if (!*pids)
+		return true;
+	for (; *pids; pids++)
+		if (parse_pid(*pids) == gate->tgid)
+			return true;
+	return false;
+}
+
+/* Why there is nothing to print about a process */
+static void explain(pid_t pid)
+{
+	char path[32], *text, *tgid;
+
+	if (!symbol_initial_pids()) {
+		cmd_error("no process %d of the initial pid namespace has a gate", pid);
+		return;
+	}
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	text = cmd_read(path);
+	tgid = text ? strstr(text, "\nTgid:") : NULL;
+	if (!tgid)
+		cmd_error("there is no process %d", pid);
+	else if (atoi(tgid + 6) != pid)
+		cmd_error("%d is a thread of process %d", pid, atoi(tgid + 6));
+	else
+		cmd_error("process %d has no gate", pid);
+	free(text);
+}
+
+static int print(const struct gates *gates, char **pids, bool json)
+{
+	int status = CMD_OK, printed = 0;
 	size_t i;
 
-	printf("{\"gates\": [");
+	if (json)
+		printf("{\"gates\": [");
 	for (i = 0; i < gates->count; i++) {
-		printf("%s", i ? ",\n " : "");
-		json_gate(&gates->gates[i]);
+		if (!is_named(&gates->gates[i], pids))
+			continue;
+		if (json && printed++)
+			printf(",\n ");
+		if (json)
+			json_gate(&gates->gates[i]);
+		else
+			gates_print(&gates->gates[i], stdout);
 	}
-	printf("]}\n");
+	if (json)
+		printf("]}\n");
+	else if (!gates->count && !*pids)
+		printf("No process has a gate.\n");
+
+	for (; *pids; pids++) {
+		pid_t pid = parse_pid(*pids);
+
+		for (i = 0; i < gates->count && gates->gates[i].tgid != pid; i++)
+			;
+		if (i < gates->count)
+			continue;
+		explain(pid);
+		status = CMD_PROBLEM;
+	}
+	return status;
 }
 
 int cmd_ps(int argc, char **argv)
@@ -140,7 +208,7 @@ int cmd_ps(int argc, char **argv)
 	};
 	struct gates gates;
 	bool json = false;
-	int option;
+	int option, i, status;
 
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
@@ -154,18 +222,16 @@ int cmd_ps(int argc, char **argv)
 			return cmd_usage_error(usage, "unknown option \"%s\"", argv[optind - 1]);
 		}
 	}
-	if (optind < argc)
-		return cmd_usage_error(usage, "unknown argument \"%s\"", argv[optind]);
+	for (i = optind; i < argc; i++)
+		if (!parse_pid(argv[i]))
+			return cmd_usage_error(usage, "invalid process id \"%s\"", argv[i]);
 
 	if (!gates_read(&gates))
 		return CMD_PROBLEM;
 	if (!symbol_initial_pids())
 		cmd_error("process ids are those of the initial pid namespace; run this there\n"
 			  "to see the names of threads and functions");
-	if (json)
-		json_gates(&gates);
-	else
-		gates_print(&gates, stdout);
+	status = print(&gates, argv + optind, json);
 	gates_free(&gates);
-	return cmd_flush();
+	return cmd_flush() ? CMD_PROBLEM : status;
 }

@@ -137,7 +137,10 @@ static bool show(void)
 	strftime(when, sizeof(when), "%H:%M:%S", localtime(&now));
 	fprintf(out, "forkgate watch  %s  gates: %zu, with waiting forks: %zu\n\n", when,
 		gates.count, waiting);
-	gates_print(&gates, out);
+	if (!gates.count)
+		fprintf(out, "No process has a gate.\n");
+	for (i = 0; i < gates.count; i++)
+		gates_print(&gates.gates[i], out);
 	fclose(out);
 	gates_free(&gates);
 
