@@ -48,7 +48,7 @@ static void __attribute__((format(printf, 1, 2))) good(const char *format, ...)
 {
 	va_list args;
 
-	printf("%sok%s       ", cmd_green, cmd_plain);
+	printf("%sok%s       ", cmd_cyan, cmd_plain);
 	va_start(args, format);
 	vprintf(format, args);
 	va_end(args);

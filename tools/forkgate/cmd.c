@@ -12,7 +12,7 @@
 #include "cmd.h"
 
 const char *cmd_name = "";
-const char *cmd_bold = "", *cmd_red = "", *cmd_green = "", *cmd_yellow = "", *cmd_dim = "",
+const char *cmd_bold = "", *cmd_red = "", *cmd_cyan = "", *cmd_yellow = "", *cmd_reverse = "",
 	   *cmd_plain = "";
 
 void cmd_error(const char *format, ...)
@@ -61,10 +61,10 @@ void cmd_colours(void)
 	if ((no && *no) || !term || !strcmp(term, "dumb") || !isatty(STDOUT_FILENO))
 		return;
 	cmd_bold = "\033[1m";
-	cmd_red = "\033[31m";
-	cmd_green = "\033[32m";
+	cmd_red = "\033[1;31m";
+	cmd_cyan = "\033[36m";
 	cmd_yellow = "\033[33m";
-	cmd_dim = "\033[2m";
+	cmd_reverse = "\033[7m";
 	cmd_plain = "\033[0m";
 }
 

@@ -43,8 +43,12 @@ int cmd_help(const char *usage);
 /* cmd_flush - did all that was printed arrive? CMD_OK or CMD_PROBLEM */
 int cmd_flush(void);
 
-/* Colours: empty strings unless standard output is a terminal that wants them */
-extern const char *cmd_bold, *cmd_red, *cmd_green, *cmd_yellow, *cmd_dim, *cmd_plain;
+/*
+ * Colours: empty strings unless standard output is a terminal that wants them.
+ * They tell nothing that the words do not, and differ in more than the hue: red
+ * is bold, what must not be missed is reversed.
+ */
+extern const char *cmd_bold, *cmd_red, *cmd_cyan, *cmd_yellow, *cmd_reverse, *cmd_plain;
 void cmd_colours(void);
 
 /* cmd_read - a whole file with a zero byte behind it, or NULL with errno; to be freed */

@@ -14,8 +14,8 @@
 #include "gates.h"
 
 const char * const gates_counters[GATES_COUNTERS] = {
-	"forks", "phases", "yields", "expired", "timeouts", "deadlocks", "unsafe", "abandoned",
-	"bypasses",
+	[GATES_FORKS] = "forks", "phases", "yields", "expired", "timeouts", "deadlocks",
+	[GATES_UNSAFE] = "unsafe", "abandoned", [GATES_BYPASSES] = "bypasses",
 };
 
 const char *gates_value(const char *line, const char *name)
@@ -288,7 +288,7 @@ static void print_fork(const struct gate *gate, const struct gates_fork *fork, F
 	fprintf(out, "  %-8s %7d %-15s ", fork->ticket ? "prepare" : "fork", fork->tid,
 		gates_comm(gate->tgid, fork->tid));
 	if (!gates_waits(fork)) {
-		fprintf(out, "%s%s%s %s\n", cmd_green,
+		fprintf(out, "%s%s%s %s\n", cmd_cyan,
 			!strcmp(fork->state, "ticket") ? "holds a ticket for" : "copies", cmd_plain,
 			gates_domains(fork->need));
 		return;
@@ -311,11 +311,16 @@ static void print_fork(const struct gate *gate, const struct gates_fork *fork, F
 
 void gates_print(const struct gate *gate, FILE *out)
 {
+	uint64_t forks = gate->counters[GATES_FORKS];
+	uint64_t unsafe = gate->counters[GATES_UNSAFE] + gate->counters[GATES_BYPASSES];
 	size_t i;
 
 	fprintf(out, "%s%7d %-15s%s %u thread%s, %" PRIu64 " fork%s so far, ", cmd_bold, gate->tgid,
-		gate->comm, cmd_plain, gate->threads, gate->threads == 1 ? "" : "s",
-		gate->counters[0], gate->counters[0] == 1 ? "" : "s");
+		gate->comm, cmd_plain, gate->threads, gate->threads == 1 ? "" : "s", forks,
+		forks == 1 ? "" : "s");
+	if (unsafe)
+		fprintf(out, "%s%s%" PRIu64 " unsafe cop%s%s, ", cmd_red, cmd_reverse, unsafe,
+			unsafe == 1 ? "y" : "ies", cmd_plain);
 	if (gate->closed)
 		fprintf(out, "%sclosed%s for %s: %s\n", cmd_yellow, cmd_plain,
 			cmd_time(gate->closed_ns), gates_domains(gate->closed));

@@ -14,7 +14,11 @@
 
 #define GATES_DIR	"/sys/kernel/debug/forkgate"
 #define GATES_NAME_SIZE	(4 * FORKGATE_LABEL_SIZE + 1)
-#define GATES_COUNTERS	9
+
+/* Those of the counters that are looked at one by one */
+enum {
+	GATES_FORKS = 0, GATES_UNSAFE = 6, GATES_BYPASSES = 8, GATES_COUNTERS,
+};
 
 /* Names of the counters, as in struct forkgate_state */
 extern const char * const gates_counters[GATES_COUNTERS];
