@@ -8,8 +8,9 @@ Needs the module and root, and must not leave anything switched off.
 import contextlib
 import json
 import os
+import subprocess
 
-from tap import Skip, check, main, run, test
+from tap import FORKGATE, Skip, check, main, run, test
 
 SWITCHES = "/proc/sys/kernel/ftrace_enabled", "/sys/kernel/debug/kprobes/enabled"
 
@@ -48,6 +49,30 @@ def says_armed():
               "\nforkgate_armed 1\n" in check(run("stat", "--prometheus"), 0)}
     assert len(values) == 1, f"they do not agree: {text}"
     return values.pop()
+
+
+def metrics():
+    """Those that have no labels"""
+    lines = check(run("stat", "--prometheus"), 0).splitlines()
+    return {name: float(value) for name, value in (line.split() for line in lines if line[0] != "#")}
+
+
+@test
+def metrics_of_a_copy_that_slips_through():
+    script = "(exit 0); echo ready; read go; (exit 0); echo done; read end"
+    with subprocess.Popen([FORKGATE, "run", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True, bufsize=1) as shell:
+        assert shell.stdout.readline() == "ready\n"
+        before = metrics()
+        with switched_off(SWITCHES[1]):
+            print("go", file=shell.stdin)
+            assert shell.stdout.readline() == "done\n"
+            now = metrics()
+        check(run("ps", str(shell.pid)), 0, "1 unsafe copy, open")
+    after = metrics()
+    assert [each["forkgate_armed"] for each in (before, now, after)] == [1, 0, 1], (before, now, after)
+    assert [each["forkgate_module_loaded"] for each in (before, now, after)] == [1, 1, 1], (before, now, after)
+    assert now["forkgate_bypasses_total"] == before["forkgate_bypasses_total"] + 1, (before, now)
 
 
 @test

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import tempfile
 
-from tap import FORKGATE, HERE, Skip, check, main, run, test
+from tap import FORKGATE, HERE, Skip, check, main, promtool, run, test
 
 COMMANDS = ("ps", "watch", "stat", "check", "trace")
 
@@ -134,7 +134,16 @@ def ps_without_module():
 @test
 def stat_without_module():
     needs_no_module()
-    check(run("stat"), 1, "/sys/kernel/debug/forkgate/stats")
+    for option in ([], ["--json"]):
+        check(run("stat", *option), 1, "/sys/kernel/debug/forkgate/stats")
+
+
+@test
+def metrics_without_module():
+    """A metric that is absent makes no alert, so these are there"""
+    needs_no_module()
+    output = check(run("stat", "--prometheus"), 0)
+    assert [line for line in output.splitlines() if line[0] != "#"] == ["forkgate_module_loaded 0", "forkgate_armed 0"]
 
 
 @test
@@ -174,6 +183,18 @@ def trace_without_module():
         result = run("trace", "-o", folder + "/x.svg", "touch", folder + "/ran")
         check(result, 125)
         assert not os.path.exists(folder + "/ran"), "the program ran"
+
+
+@test
+def metrics_without_module_pass_promtool():
+    needs_no_module()
+    promtool("check", "metrics", stdin=check(run("stat", "--prometheus"), 0))
+
+
+@test
+def alerts_pass_promtool():
+    promtool("check", "rules", HERE + "/../../tools/forkgate/alerts.yml")
+    promtool("test", "rules", HERE + "/alerts.test.yml")
 
 
 def complete(*words):

@@ -70,6 +70,14 @@ def check(result, status, *texts):
     return result.stdout
 
 
+def promtool(*args, stdin=""):
+    """Prometheus's own opinion of a file, or of the metrics in a text"""
+    if not shutil.which("promtool"):
+        raise Skip("no promtool; it comes with the Debian package prometheus")
+    result = subprocess.run(["promtool", *args], input=stdin, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def wait_for(condition):
     """Until it is true; its value"""
     end = time.monotonic() + LIMIT

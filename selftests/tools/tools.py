@@ -20,7 +20,7 @@ import termios
 import time
 import xml.etree.ElementTree
 
-from tap import FORKGATE, LIMIT, NOBODY, check, main, run, test, wait_for
+from tap import FORKGATE, LIMIT, NOBODY, check, main, promtool, run, test, wait_for
 
 LABEL = 'archive <1> & "2"'
 TRACING = "/sys/kernel/tracing"
@@ -242,7 +242,8 @@ def stat_for_people():
 @test
 def stat_for_prometheus():
     types, helps, values = {}, set(), {}
-    for line in check(run("stat", "--prometheus"), 0).splitlines():
+    output = check(run("stat", "--prometheus"), 0)
+    for line in output.splitlines():
         match = re.fullmatch(r"# (HELP|TYPE) ([a-zA-Z_:][a-zA-Z0-9_:]*) (.+)", line)
         if match and match[1] == "TYPE":
             assert match[2] not in types and match[3] in ("counter", "gauge", "histogram"), line
@@ -268,8 +269,13 @@ def stat_for_prometheus():
         assert buckets[-1][0] == "+Inf" and buckets[-1][1] == values[name + "_count"][0][1], buckets
         assert [float(le) for le, _ in buckets] == sorted(float(le) for le, _ in buckets), buckets
         assert [count for _, count in buckets] == sorted(count for _, count in buckets), buckets
-    assert values["forkgate_armed"] == [(None, 1.0)], values
+    assert values["forkgate_module_loaded"] == values["forkgate_armed"] == [(None, 1.0)], values
     assert values["forkgate_fork_wait_seconds_count"][0][1] >= 1, values
+
+
+@test
+def metrics_pass_promtool():
+    promtool("check", "metrics", stdin=check(run("stat", "--prometheus"), 0))
 
 
 @test

@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cmd.h"
 #include "gates.h"
@@ -215,21 +216,32 @@ static void print_json(void)
 }
 
 /* https://prometheus.io/docs/instrumenting/exposition_formats/ */
+static void print_gauge(const char *name, const char *help, uint64_t value)
+{
+	printf("# HELP forkgate_%s %s\n# TYPE forkgate_%s gauge\nforkgate_%s %" PRIu64 "\n", name,
+	       help, name, name, value);
+}
+
+/* What to watch is there without the module, too: an alert on nothing does not fire. */
+static void print_protection(bool loaded)
+{
+	print_gauge("module_loaded", "1 if the module is loaded.", loaded);
+	print_gauge("armed", "1 if the hook works at this moment.", armed);
+}
+
 static void print_prometheus(void)
 {
 	const struct histogram *histogram;
 	uint64_t sum, below;
+	char help[64];
 	size_t i;
 	int j;
 
-	printf("# HELP forkgate_armed 1 if the hook works at this moment.\n"
-	       "# TYPE forkgate_armed gauge\n"
-	       "forkgate_armed %d\n", armed);
-	for (i = 0; i < ARRAY_SIZE(gauges); i++)
-		printf("# HELP forkgate_%s Number of %s now.\n"
-		       "# TYPE forkgate_%s gauge\nforkgate_%s %" PRIu64 "\n",
-		       gauges[i].name, gauges[i].what, gauges[i].name, gauges[i].name,
-		       gauges[i].value);
+	print_protection(true);
+	for (i = 0; i < ARRAY_SIZE(gauges); i++) {
+		snprintf(help, sizeof(help), "Number of %s now.", gauges[i].what);
+		print_gauge(gauges[i].name, help, gauges[i].value);
+	}
 	for (i = 0; i < ARRAY_SIZE(counters); i++)
 		printf("# HELP forkgate_%s_total Number of %s.\n# TYPE forkgate_%s_total counter\n"
 		       "forkgate_%s_total %" PRIu64 "\n",
@@ -282,6 +294,10 @@ int cmd_stat(int argc, char **argv)
 	if (optind < argc)
 		return cmd_usage_error(usage, "unknown argument \"%s\"", argv[optind]);
 
+	if (print == print_prometheus && access("/sys/module/forkgate", F_OK)) {
+		print_protection(false);
+		return cmd_flush();
+	}
 	if (!read_stats() || !read_gauges())
 		return CMD_PROBLEM;
 	print();
