@@ -5,6 +5,7 @@
 Needs the module and root. Nobody else may use gates meanwhile.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -183,7 +184,7 @@ def run_in_container(*args):
 @test
 def ps_in_a_container_names_no_threads():
     with Scene() as scene:
-        result = run_in_container("ps")
+        result = run_in_container("ps", str(scene.tgid))
         check(result, 0, f"blocked by {scene.holder}  in ", "the initial pid namespace")
         assert "hold_archive" not in result.stdout, result
         check(run_in_container("ps", "1"), 1, "no process 1 of the initial pid namespace has a gate")
@@ -361,15 +362,16 @@ def check_finds_another_release():
 
 
 class Terminal:
-    """The command in a terminal; all that it printed"""
+    """The command in a terminal: all that it printed, and what is on the screen"""
 
-    def __init__(self, *args, env=None, size=(50, 200)):
+    def __init__(self, *args, command=(FORKGATE,), env=None, size=(50, 200)):
         self.pid, self.fd = pty.fork()
         if not self.pid:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
             os.environ.update({"TERM": "xterm", **(env or {})})
-            os.execv(FORKGATE, [FORKGATE, *args])
+            os.execvp(command[0], [*command, *args])
         self.text = ""
+        self.rows, self.columns = size
 
     def read(self, seconds=0.1):
         if not select.select([self.fd], [], [], seconds)[0]:
@@ -382,6 +384,39 @@ class Terminal:
 
     def expect(self, text):
         wait_for(lambda: text in self.read())
+
+    def type(self, keys):
+        os.write(self.fd, keys.encode())
+
+    def resize(self, rows, columns):
+        self.rows, self.columns = rows, columns
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def screen(self):
+        """The rows of the last whole picture that has the size of the terminal, without colours"""
+        for picture in reversed(self.text.split("\033[H")[1:]):
+            lines = re.sub(r"\033\[[?0-9;]*[a-zA-Z]", "", picture).split("\r\n")
+            if len(lines) == self.rows and picture.rpartition("\r\n")[2].count("\033[K"):
+                return lines
+        return [""] * self.rows
+
+    def until(self, condition):
+        """Until the screen, as a list of rows, is as it should be; the screen"""
+        try:
+            return wait_for(lambda: self.read() and condition(self.screen()) and self.screen())
+        except AssertionError:
+            raise AssertionError("\n".join(self.screen())) from None
+
+    def is_raw(self):
+        return not termios.tcgetattr(self.fd)[3] & (termios.ICANON | termios.ECHO)
+
+    def is_cooked(self):
+        flags = termios.ICANON | termios.ECHO
+        return termios.tcgetattr(self.fd)[3] & flags == flags
+
+    def quit(self):
+        self.type("q")
+        assert self.status() == 0
 
     def status(self):
         def ended():
@@ -397,26 +432,48 @@ class Terminal:
         return result
 
 
+def watch(**more):
+    return Terminal("watch", "-d", "0.1", **more)
+
+
+def in_row(texts, number=-1):
+    """In one row, by default the last one, are all of these"""
+    return lambda screen: all(text in screen[number] for text in texts)
+
+
+def gates_on(screen):
+    """The process ids of the gates on a screen, from top to bottom"""
+    return [int(row.split()[0]) for row in screen if re.match(r" *[0-9]+ .* so far, ", row)]
+
+
 def watch_ends(end):
     with Scene() as scene:
-        terminal = Terminal("watch", "-d", "0.1")
+        terminal = watch()
+        assert terminal.is_cooked()
         terminal.expect(f"blocked by {scene.holder} holder")
         terminal.expect("gates: 1, with waiting forks: 1")
+        assert terminal.is_raw()
         end(terminal)
         assert terminal.status() == 0
-    assert terminal.text.startswith("\033[?1049h"), terminal.text
+        assert terminal.is_cooked(), "the terminal stays raw"
+    assert "\033[?1049h" in terminal.text, terminal.text
     assert terminal.text.endswith("\033[?1049l"), terminal.text[-100:]
     assert "\033[?25h" in terminal.text, "no cursor"
 
 
 @test
 def watch_ends_by_q():
-    watch_ends(lambda terminal: os.write(terminal.fd, b"q"))
+    watch_ends(lambda terminal: terminal.type("q"))
 
 
 @test
 def watch_ends_by_interrupt():
-    watch_ends(lambda terminal: os.write(terminal.fd, b"\003"))
+    watch_ends(lambda terminal: terminal.type("\003"))
+
+
+@test
+def watch_ends_by_quit():
+    watch_ends(lambda terminal: terminal.type("\034"))
 
 
 @test
@@ -425,53 +482,193 @@ def watch_ends_by_sigterm():
 
 
 @test
+def watch_ends_by_sighup():
+    watch_ends(lambda terminal: os.kill(terminal.pid, signal.SIGHUP))
+
+
+@test
+def watch_ends_while_it_is_paused():
+    def end(terminal):
+        terminal.type("p")
+        terminal.until(in_row(["p go on"]))
+        os.kill(terminal.pid, signal.SIGTERM)
+    watch_ends(end)
+
+
+@test
 def watch_is_live():
-    terminal = Terminal("watch", "-d", "0.1")
+    terminal = watch()
     terminal.expect("No process has a gate.")
     with Scene() as scene:
-        terminal.expect(f"{scene.tgid} scene")
-    before = len(terminal.read())
-    wait_for(lambda: "No process has a gate." in terminal.read()[before:])
-    os.write(terminal.fd, b"q")
-    assert terminal.status() == 0
+        terminal.until(lambda screen: gates_on(screen) == [scene.tgid])
+    terminal.until(in_row(["No process has a gate."], 2))
+    terminal.quit()
+
+
+def stopped(terminal):
+    return wait_for(lambda: os.waitpid(terminal.pid, os.WUNTRACED | os.WNOHANG)[0]) == terminal.pid
 
 
 @test
 def watch_can_be_suspended():
-    terminal = Terminal("watch", "-d", "0.1")
+    terminal = watch()
     terminal.expect("No process has a gate.")
-    os.write(terminal.fd, b"\x1a")
-    assert wait_for(lambda: os.waitpid(terminal.pid, os.WUNTRACED | os.WNOHANG)[0]) == terminal.pid
+    terminal.type("\x1a")
+    assert stopped(terminal)
     wait_for(lambda: terminal.read().endswith("\033[?1049l"))
-    before = len(terminal.text)
+    assert terminal.is_cooked()
+    terminal.text = ""
     os.kill(terminal.pid, signal.SIGCONT)
-    wait_for(lambda: "No process has a gate." in terminal.read()[before:])
-    os.write(terminal.fd, b"q")
-    assert terminal.status() == 0
+    terminal.until(in_row(["No process has a gate."], 2))
+    assert terminal.text.count("\033[?1049h") == 1 and terminal.text.startswith("\033[?1049h"), terminal.text
+    assert terminal.is_raw()
+    terminal.quit()
+    assert terminal.is_cooked()
+
+
+@test
+def watch_goes_on_after_sigstop():
+    """Which it does not see; whoever had the terminal meanwhile may have left it cooked"""
+    terminal = watch()
+    terminal.expect("No process has a gate.")
+    terminal.type("p")
+    terminal.until(in_row(["p go on"]))
+    cooked = termios.tcgetattr(terminal.fd)
+    cooked[3] |= termios.ICANON | termios.ECHO
+    os.kill(terminal.pid, signal.SIGSTOP)
+    assert stopped(terminal)
+    termios.tcsetattr(terminal.fd, termios.TCSANOW, cooked)
+    terminal.text = ""
+    os.kill(terminal.pid, signal.SIGCONT)
+    terminal.until(in_row(["p go on"]))
+    assert terminal.text.startswith("\033[?1049h"), terminal.text
+    assert terminal.is_raw()
+    terminal.quit()
 
 
 @test
 def watch_fits_into_the_terminal():
-    rows, columns = 5, 30
-    with Scene():
-        terminal = Terminal("watch", "-d", "0.1", size=(rows, columns))
-        terminal.expect("blocked by")
-        os.write(terminal.fd, b"q")
-        assert terminal.status() == 0
-    for screen in terminal.text.split("\033[H")[1:]:
-        lines = re.sub(r"\033\[[?0-9;]*[a-zA-Z]", "", screen).split("\r\n")
-        assert len(lines) <= rows and all(len(line) <= columns for line in lines), lines
+    with Scene() as scene:
+        terminal = watch()
+        screen = terminal.until(lambda screen: f"{scene.newcomer} newcomer" in "".join(screen))
+        lines = 2 + sum(map(bool, screen[2:-1]))
+        for rows, columns in ((5, 30), (lines, 60), (2, 10), (1, 5)):
+            terminal.resize(rows, columns)
+            terminal.text = ""
+            screen = terminal.until(any)
+            assert all(len(row) <= columns for row in screen), screen
+            assert "s sort: wait  / filter: none  p pause  q quit".startswith(screen[-1][:columns - 1]), screen
+            assert rows == 1 or screen[-1][-1] == ">" or columns == 60, screen
+            if rows > 2:
+                hint = f"{lines - rows + 2} more lines; enlarge the window or filter"
+                assert screen[-2] == (hint if len(hint) <= columns else hint[:columns - 1] + ">"), screen
+                assert in_row(["forkgate watch "], 0)(screen), screen
+                assert any(row[-1:] == ">" and len(row) == columns for row in screen[:-2]), screen
+        terminal.resize(lines + 1, 200)
+        terminal.text = ""
+        screen = terminal.until(any)
+        assert "more line" not in "".join(screen) and ">" not in screen[-2], screen
+        terminal.quit()
+
+
+class Others:
+    """Three processes with gates: "zz" has waited longest, "sh" has forked, and "aa" came last"""
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            self.zz = stack.enter_context(Scene(command=(shutil.copy(SCENE, folder + "/zz"),))).tgid
+            process = stack.enter_context(subprocess.Popen(
+                [FORKGATE, "run", "sh", "-c", "(exit 0); (exit 0); echo ready; read end"], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE))
+            assert process.stdout.readline() == b"ready\n"
+            self.sh = process.pid
+            self.aa = stack.enter_context(Scene(command=(shutil.copy(SCENE, folder + "/aa"),))).tgid
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+
+@test
+def watch_sorts():
+    with Others() as others:
+        terminal = watch()
+        three = [others.zz, others.sh, others.aa]
+        for name, order in (("wait", [others.zz, others.aa, others.sh]), ("pid", sorted(three)),
+                            ("name", [others.aa, others.sh, others.zz]), ("forks", [others.sh, others.zz, others.aa]),
+                            ("wait", [others.zz, others.aa, others.sh])):
+            screen = terminal.until(in_row([f"s sort: {name} "]))
+            assert gates_on(screen) == order, (name, order, screen)
+            terminal.type("s")
+        terminal.quit()
+
+
+@test
+def watch_filters():
+    with Others() as others:
+        terminal = watch()
+        terminal.until(in_row(["/ filter: none "]))
+        terminal.type("/zq\177")
+        screen = terminal.until(in_row(["filter by name or pid: z_"]))
+        assert gates_on(screen) == [others.zz], screen
+        terminal.type("\n")
+        screen = terminal.until(in_row(["/ filter: z "]))
+        assert gates_on(screen) == [others.zz] and "gates: 3" in screen[0], screen
+        terminal.type("/\033")
+        screen = terminal.until(in_row(["/ filter: none "]))
+        assert len(gates_on(screen)) == 3, screen
+        terminal.type(f"/{others.sh}\n")
+        screen = terminal.until(in_row([f"/ filter: {others.sh} "]))
+        assert gates_on(screen) == [others.sh], screen
+        # Keys are text while one types; an arrow is not
+        terminal.type("/")
+        terminal.until(in_row([f"pid: {others.sh}_"]))
+        terminal.type("\033[A\u00e9q\033[1;5D")
+        terminal.until(in_row([f"pid: {others.sh}\u00e9q_"]))
+        terminal.type("\177\177" + "0")
+        screen = terminal.until(in_row([f"pid: {others.sh}0_"]))
+        assert screen[2] == "No gate passes the filter.", screen
+        terminal.type("\n")
+        terminal.quit()
+
+
+@test
+def watch_pauses():
+    terminal = watch()
+    with Scene() as scene:
+        terminal.until(lambda screen: gates_on(screen) == [scene.tgid])
+        terminal.type("p")
+        before = terminal.until(in_row(["p go on"]))
+        assert "(paused)" in before[0], before
+    # Drawn again, but not looked at again: the process is gone
+    terminal.type("s")
+    screen = terminal.until(in_row(["s sort: pid "]))
+    assert screen[:-1] == before[:-1], (before, screen)
+    terminal.type(" ")
+    screen = terminal.until(in_row(["p pause"]))
+    assert not gates_on(screen) and "(paused)" not in screen[0], screen
+    terminal.quit()
+
+
+@test
+def watch_in_a_container_says_where_to_run_it():
+    terminal = watch(command=(*CONTAINER, FORKGATE))
+    terminal.until(in_row(["Run this in the initial pid namespace"], 1))
+    terminal.quit()
 
 
 @test
 def watch_says_why_it_ends():
-    terminal = Terminal("watch", "-d", "0.1")
+    terminal = watch()
     terminal.expect("No process has a gate.")
     subprocess.run(["umount", "--lazy", "/sys/kernel/debug"], check=True)
     try:
         assert terminal.status() == 1
     finally:
         subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
+    assert terminal.is_cooked()
     assert "is not there" in terminal.text.split("\033[?1049l")[-1], terminal.text
 
 
@@ -492,6 +689,10 @@ def colours_on_a_terminal_alone():
             assert "\033" not in terminal.text, terminal.text
             # Nothing is said by a colour alone
             assert without_times(terminal.text) == without_times(coloured)
+        terminal = watch(env={"NO_COLOR": "1"})
+        terminal.expect("q quit")
+        terminal.quit()
+        assert not re.search(r"\033\[[0-9;]*m", terminal.text), terminal.text
 
 
 #

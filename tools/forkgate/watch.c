@@ -19,22 +19,46 @@
 #include "gates.h"
 
 #define FORGET	30	/* refreshes after which symbols are looked up again */
+#define ESCAPE	'\033'
 
 static const char usage[] =
 	"usage: forkgate watch [-d SECONDS]\n"
 	"\n"
-	"Shows what \"forkgate ps\" prints, again and again, those with waiting forks\n"
-	"first. Ends with q or Ctrl-C. Needs root, and a terminal.\n"
+	"Shows what \"forkgate ps\" prints, again and again. Needs root, and a terminal.\n"
 	"\n"
-	"  -d, --delay SECONDS  how long to wait in between (1)\n";
+	"  -d, --delay SECONDS  time between two looks (1)\n"
+	"\n"
+	"keys: s sorts by wait, pid, name or forks; / filters by name or pid; p or space\n"
+	"pauses; q quits\n";
 
-static volatile sig_atomic_t stopped, suspended;
+/* A gate as it was at the last look; names are looked up only once */
+struct shown {
+	pid_t tgid;
+	char comm[GATES_NAME_SIZE];
+	uint64_t urgency, forks;
+	char *text;
+};
+
+static struct shown *shown;
+static size_t nr_shown;
+static time_t looked;
+
+static enum { BY_WAIT, BY_PID, BY_NAME, BY_FORKS, ORDERS } order;
+static const char * const orders[ORDERS] = { "wait", "pid", "name", "forks" };
+
+static char filter[64];
+static bool typing, paused, quit;
+
+static volatile sig_atomic_t stopped, suspended, resumed;
 static struct termios before;
+static bool on_screen;
 
 static void on_signal(int signal)
 {
 	if (signal == SIGTSTP)
 		suspended = 1;
+	else if (signal == SIGCONT)
+		resumed = 1;
 	else if (signal != SIGWINCH)
 		stopped = 1;
 }
@@ -48,14 +72,22 @@ static void screen_enter(void)
 	tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
 	fputs("\033[?1049h\033[?25l", stdout);
 	fflush(stdout);
+	on_screen = true;
 }
 
 static void screen_leave(void)
 {
+	if (!on_screen)
+		return;
+	on_screen = false;
 	fputs("\033[?25h\033[?1049l", stdout);
 	fflush(stdout);
 	tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
 }
+
+/*
+ * What is shown
+ */
 
 /* Waiting forks first, the longest wait before all; then closed gates */
 static uint64_t urgency(const struct gate *gate)
@@ -69,14 +101,106 @@ static uint64_t urgency(const struct gate *gate)
 	return most;
 }
 
-static int by_urgency(const void *a, const void *b)
+static int descending(uint64_t x, uint64_t y)
 {
-	uint64_t x = urgency(a), y = urgency(b);
-
-	if (x != y)
-		return x < y ? 1 : -1;
-	return ((const struct gate *)a)->tgid - ((const struct gate *)b)->tgid;
+	return x < y ? 1 : x > y ? -1 : 0;
 }
+
+static int by_order(const void *a, const void *b)
+{
+	const struct shown *x = a, *y = b;
+	int result = 0;
+
+	if (order == BY_WAIT)
+		result = descending(x->urgency, y->urgency);
+	else if (order == BY_NAME)
+		result = strcmp(x->comm, y->comm);
+	else if (order == BY_FORKS)
+		result = descending(x->forks, y->forks);
+	return result ? result : x->tgid - y->tgid;
+}
+
+static bool passes_filter(const struct shown *gate)
+{
+	char pid[16];
+
+	snprintf(pid, sizeof(pid), "%d", gate->tgid);
+	return strstr(gate->comm, filter) || !strcmp(pid, filter);
+}
+
+static bool look(void)
+{
+	struct gates gates;
+	size_t i, length;
+	FILE *out;
+
+	if (!gates_read(&gates))
+		return false;
+	for (i = 0; i < nr_shown; i++)
+		free(shown[i].text);
+	free(shown);
+	nr_shown = gates.count;
+	shown = calloc(nr_shown + 1, sizeof(*shown));
+	for (i = 0; shown && i < nr_shown; i++) {
+		const struct gate *gate = &gates.gates[i];
+
+		shown[i].tgid = gate->tgid;
+		snprintf(shown[i].comm, sizeof(shown[i].comm), "%s", gate->comm);
+		shown[i].urgency = urgency(gate);
+		shown[i].forks = gate->counters[GATES_FORKS];
+		out = open_memstream(&shown[i].text, &length);
+		if (!out)
+			break;
+		gates_print(gate, out);
+		fclose(out);
+	}
+	if (!shown || i < nr_shown) {
+		cmd_error("out of memory");
+		exit(CMD_PROBLEM);
+	}
+	gates_free(&gates);
+	looked = time(NULL);
+	return true;
+}
+
+static void print_all(FILE *out)
+{
+	size_t i, waiting = 0, passed = 0;
+	char when[32];
+
+	for (i = 0; i < nr_shown; i++)
+		waiting += shown[i].urgency > 1;
+	strftime(when, sizeof(when), "%H:%M:%S", localtime(&looked));
+	fprintf(out, "forkgate watch  %s%s  gates: %zu, with waiting forks: %zu\n", when,
+		paused ? " (paused)" : "", nr_shown, waiting);
+	fprintf(out, "%s\n", symbol_initial_pids() ? "" :
+		"Run this in the initial pid namespace to see the names of threads and functions.");
+	if (nr_shown)
+		qsort(shown, nr_shown, sizeof(*shown), by_order);
+	for (i = 0; i < nr_shown; i++) {
+		if (!passes_filter(&shown[i]))
+			continue;
+		fputs(shown[i].text, out);
+		passed++;
+	}
+	if (!passed)
+		fprintf(out, nr_shown ? "No gate passes the filter.\n" :
+			"No process has a gate.\n");
+}
+
+static void print_keys(FILE *out)
+{
+	if (typing)
+		fprintf(out, "filter by name or pid: %s_  (Enter: keep it, Esc: show all)\n",
+			filter);
+	else
+		fprintf(out, "s sort: %s  / filter: %s  p %s  q quit\n", orders[order],
+			*filter ? filter : "none", paused ? "go on" : "pause");
+}
+
+/*
+ * The terminal
+ */
 
 /* Columns of a character: those of UTF-8 that continue one have none */
 static bool is_column(char c)
@@ -84,87 +208,190 @@ static bool is_column(char c)
 	return (c & 0xc0) != 0x80;
 }
 
-/* Print what fits; escape sequences take no room */
-static void print_screen(const char *text, int rows, int columns)
+static int columns_of(const char *text)
 {
-	int row = 0, column = 0;
+	int columns = 0;
 
-	fputs("\033[H", stdout);
-	for (; *text && row < rows; text++) {
-		if (*text == '\n') {
-			fputs("\033[K", stdout);
-			if (++row < rows)
-				fputs("\n", stdout);
-			column = 0;
-		} else if (*text == '\033') {
-			for (; *text && *text != 'm'; text++)
-				fputc(*text, stdout);
-			fputc('m', stdout);
-		} else if (!is_column(*text)) {
-			if (column <= columns)
-				fputc(*text, stdout);
-		} else if (column++ < columns) {
-			fputc(*text, stdout);
-		}
+	for (; *text && *text != '\n'; text++) {
+		if (*text == ESCAPE)
+			text += strcspn(text, "m\n");
+		else
+			columns += is_column(*text);
 	}
-	fputs("\033[J", stdout);
+	return columns;
+}
+
+/*
+ * print_line - what fits of a line, ">" instead of the end where it does not;
+ * escape sequences take no room. Returns the next line.
+ */
+static const char *print_line(const char *text, int columns)
+{
+	bool fits = columns_of(text) <= columns;
+	int column = 0;
+
+	for (; *text && *text != '\n'; text++) {
+		if (*text == ESCAPE) {
+			for (; *text != 'm'; text++)
+				putchar(*text);
+			putchar('m');
+			continue;
+		}
+		column += is_column(*text);
+		if (fits || column < columns)
+			putchar(*text);
+		else if (column == columns && is_column(*text))
+			putchar('>');
+	}
+	fputs("\033[K", stdout);
+	return text + !!*text;
+}
+
+static int count_lines(const char *text)
+{
+	int lines = 0;
+
+	for (; *text; text++)
+		lines += *text == '\n';
+	return lines;
+}
+
+/* The last row is for the keys, the one before for what else there would be. */
+static void print_screen(const char *text, const char *keys, int rows, int columns)
+{
+	int lines = count_lines(text), room = rows - 1, row;
+	int cut = lines > room ? lines - room + 1 : 0;
+	char hint[80];
+
+	snprintf(hint, sizeof(hint), "%d more line%s; enlarge the window or filter\n", cut,
+		 cut == 1 ? "" : "s");
+	fputs("\033[H", stdout);
+	for (row = 0; row < room; row++) {
+		if (cut && row == room - 1)
+			text = hint;
+		text = print_line(text, columns);
+		putchar('\n');
+	}
+	fputs(cmd_reverse, stdout);
+	print_line(keys, columns);
+	fputs(cmd_plain, stdout);
 	fflush(stdout);
 }
 
-static bool show(void)
+static void draw(void)
 {
 	struct winsize size = {};
-	size_t i, waiting = 0;
-	struct gates gates;
-	char *text = NULL, when[32];
+	char *text = NULL, *keys = NULL;
 	size_t length;
-	time_t now;
 	FILE *out;
 
-	if (!gates_read(&gates))
-		return false;
-	if (gates.count)
-		qsort(gates.gates, gates.count, sizeof(*gates.gates), by_urgency);
-	for (i = 0; i < gates.count; i++)
-		waiting += urgency(&gates.gates[i]) > 1;
-
 	out = open_memstream(&text, &length);
-	if (!out) {
-		gates_free(&gates);
-		return false;
+	if (out) {
+		print_all(out);
+		fclose(out);
 	}
-	now = time(NULL);
-	strftime(when, sizeof(when), "%H:%M:%S", localtime(&now));
-	fprintf(out, "forkgate watch  %s  gates: %zu, with waiting forks: %zu\n\n", when,
-		gates.count, waiting);
-	if (!gates.count)
-		fprintf(out, "No process has a gate.\n");
-	for (i = 0; i < gates.count; i++)
-		gates_print(&gates.gates[i], out);
-	fclose(out);
-	gates_free(&gates);
-
+	out = open_memstream(&keys, &length);
+	if (out) {
+		print_keys(out);
+		fclose(out);
+	}
 	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) || !size.ws_row || !size.ws_col)
 		size = (struct winsize){ .ws_row = 24, .ws_col = 80 };
-	print_screen(text, size.ws_row, size.ws_col);
+	if (text && keys)
+		print_screen(text, keys, size.ws_row, size.ws_col);
 	free(text);
-	return true;
+	free(keys);
 }
 
-/* Until the delay is over; false when q was typed, or nobody can type any more */
-static bool wait_key(const struct timespec *delay, const sigset_t *mask)
+/*
+ * Keys
+ */
+
+static void on_filter_key(char key)
+{
+	size_t length = strlen(filter);
+
+	switch (key) {
+	case ESCAPE:
+		*filter = '\0';
+		typing = false;
+		break;
+	case '\n':
+		typing = false;
+		break;
+	case '\b':
+	case 127:
+		/* The whole character */
+		while (length && !is_column(filter[length - 1]))
+			length--;
+		filter[length ? length - 1 : 0] = '\0';
+		break;
+	default:
+		if ((unsigned char)key < ' ' || length + 1 == sizeof(filter))
+			break;
+		filter[length] = key;
+		filter[length + 1] = '\0';
+	}
+}
+
+static void on_key(char key)
+{
+	if (typing) {
+		on_filter_key(key);
+		return;
+	}
+	switch (key) {
+	case 's':
+		order = (order + 1) % ORDERS;
+		break;
+	case '/':
+		typing = true;
+		break;
+	case 'p':
+	case ' ':
+		paused = !paused;
+		break;
+	case 'q':
+		quit = true;
+		break;
+	}
+}
+
+/* Of what a key sends after Escape, as an arrow or a letter with Alt: the last character */
+static ssize_t sequence_end(const char *keys, ssize_t i, ssize_t count)
+{
+	if (keys[i] == '[' || keys[i] == 'O')
+		do
+			i++;
+		while (i < count && keys[i] < '@');
+	return i;
+}
+
+/* Until the delay is over or something happens; false when nobody can type any more */
+static bool wait_keys(const struct timespec *delay, const sigset_t *mask)
 {
 	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
-	char key;
+	char keys[64];
+	ssize_t i, count;
 
-	if (ppoll(&in, 1, delay, mask) <= 0)
+	if (ppoll(&in, 1, paused ? NULL : delay, mask) <= 0)
 		return true;
-	return read(STDIN_FILENO, &key, 1) == 1 && key != 'q';
+	count = read(STDIN_FILENO, keys, sizeof(keys));
+	for (i = 0; i < count; i++) {
+		/* Alone it is a key, with more behind it one that has no meaning here */
+		if (keys[i] == ESCAPE && i + 1 < count)
+			i = sequence_end(keys, i + 1, count);
+		else
+			on_key(keys[i]);
+	}
+	return count > 0;
 }
 
 static int watch(const struct timespec *delay)
 {
-	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGWINCH };
+	static const int signals[] = {
+		SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT, SIGWINCH,
+	};
 	struct sigaction action = { .sa_handler = on_signal };
 	int refreshes = 0, status = CMD_OK;
 	struct gates gates;
@@ -179,21 +406,29 @@ static int watch(const struct timespec *delay)
 	}
 	sigprocmask(SIG_BLOCK, &mask, &old);
 	tcgetattr(STDIN_FILENO, &before);
+	atexit(screen_leave);
 	screen_enter();
 	do {
 		if (suspended) {
 			suspended = 0;
 			screen_leave();
 			raise(SIGSTOP);
+			continue;	/* SIGCONT, which ended that, is waited for */
+		}
+		if (resumed) {
+			resumed = 0;
 			screen_enter();
 		}
-		if (++refreshes % FORGET == 0)
-			symbol_forget();
-		if (!show()) {
-			status = CMD_PROBLEM;
-			break;
+		if (!paused) {
+			if (++refreshes % FORGET == 0)
+				symbol_forget();
+			if (!look()) {
+				status = CMD_PROBLEM;
+				break;
+			}
 		}
-	} while (wait_key(delay, &old) && !stopped);
+		draw();
+	} while (wait_keys(delay, &old) && !quit && !stopped);
 	screen_leave();
 	/* What was said on the screen that is gone now */
 	if (status != CMD_OK && gates_read(&gates))
@@ -220,7 +455,7 @@ int cmd_watch(int argc, char **argv)
 		case 'd':
 			seconds = strtod(optarg, &end);
 			if (end == optarg || *end || !(seconds >= 0.05 && seconds <= 86400))
-				return cmd_usage_error(usage, "\"%s\" is not 0.05 to 86400 seconds",
+				return cmd_usage_error(usage, "invalid delay \"%s\" (0.05 to 86400)",
 						       optarg);
 			delay.tv_sec = seconds;
 			delay.tv_nsec = (seconds - delay.tv_sec) * 1e9;
@@ -228,7 +463,8 @@ int cmd_watch(int argc, char **argv)
 		case 'h':
 			return cmd_help(usage);
 		case ':':
-			return cmd_usage_error(usage, "\"%s\" needs a value", argv[optind - 1]);
+			return cmd_usage_error(usage, "option \"%s\" needs a value",
+					       argv[optind - 1]);
 		default:
 			return cmd_usage_error(usage, "unknown option \"%s\"", argv[optind - 1]);
 		}
@@ -236,7 +472,7 @@ int cmd_watch(int argc, char **argv)
 	if (optind < argc)
 		return cmd_usage_error(usage, "unknown argument \"%s\"", argv[optind]);
 	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
-		cmd_error("needs a terminal; for a file or a pipe there is \"forkgate ps\"");
+		cmd_error("needs a terminal; use \"forkgate ps\" to write to a file or a pipe");
 		return CMD_PROBLEM;
 	}
 	/* What is wrong from the start is said on the normal screen. */
