@@ -709,6 +709,40 @@ def has(texts, pattern):
     assert any(re.search(pattern, text) for text in texts), f"no {pattern} in {texts}"
 
 
+def luminance(colour):
+    """Of WCAG 2: 0 of black, 1 of white"""
+    digits = colour[1:] if len(colour) == 7 else "".join(digit * 2 for digit in colour[1:])
+    parts = [int(digits[i:i + 2], 16) / 255 for i in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one, other):
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def can_be_printed(picture):
+    """As wide as A4 without margins of 1 cm, and in black and white"""
+    style = {name: dict(value.split(": ") for value in values.strip().split("; ")) for name, values in
+             re.findall(r"^([a-z.]+) {([^{}]*)}", picture.replace(";\n", "; "), re.M)}
+    width = float(re.search(r'viewBox="0 0 ([0-9]+) ', picture)[1])
+    sizes = [int(size) for size in re.findall(r"font(?:-size)?: ([0-9]+)px", picture)]
+    assert len(sizes) == 3 and min(sizes) / width * 190 / 25.4 * 72 >= 8, (sizes, width)
+    # Text, on white or with a white seam; that of a copy is on the copy
+    assert contrast(style[".in"]["fill"], style[".copy"]["fill"]) >= 7, style
+    for name in "text", ".d", ".m":
+        assert contrast(style[name]["fill"], "#fff") >= 7, (name, style)
+    # Bars have stripes of their own, or are much darker or lighter than others without any
+    stripes = {name: style.get(f".{name}.stripes", {}).get("stroke-dasharray")
+               for name in ("band", "seen", "entry", "wait", "failed", "ticket", "copy")}
+    assert set(re.findall(r'"(?:[a-z]+) stripes"', picture)) == {f'"{name} stripes"' for name in stripes if stripes[name]}
+    for one, dashes in stripes.items():
+        for other in stripes:
+            assert one == other or stripes[other] != dashes or \
+                contrast(style["." + one]["fill"], style["." + other]["fill"]) >= 1.5, (one, other, style)
+
+
 @test
 def trace_draws_a_fork_that_waited():
     with tempfile.TemporaryDirectory() as folder:
@@ -730,6 +764,7 @@ def trace_draws_a_fork_that_waited():
     has(shown, r"^child [0-9]+$")
     for name in (f"{holder} holder", f'{forker} fork \\&quot;er', f"{newcomer} newcomer", f"scene {tgid}"):
         assert name in picture, f"no lane {name}"
+    can_be_printed(picture)
 
     for event in events:
         assert event["ph"] in "MXbei" and isinstance(event["pid"], int), event

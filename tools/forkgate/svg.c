@@ -2,8 +2,12 @@
 /*
  * svg.c - a timeline as one SVG file, which needs nothing else to be seen
  *
- * One lane a thread, grouped by process. Long times in which nothing happens
- * are cut out; every bar has its text as a tooltip, and inside where it fits.
+ * One lane for each thread with something to see, grouped by process. Long times
+ * in which nothing happens are cut out; every bar has its text as a tooltip, and
+ * inside where it fits. It can be read in print: as wide as A4 without margins of
+ * 1 cm, no text is smaller than 8 points, and kinds of bars differ in stripes or
+ * lightness, not only in hue. Stripes are dashes, because printing from a browser
+ * makes an image of every bar that has a pattern.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -13,17 +17,19 @@
 #include "cmd.h"
 #include "timeline.h"
 
-#define WIDTH		1500
-#define LEFT		230
-#define RIGHT		30
-#define TOP		64
-#define LANE		24
-#define HEADER		30
-#define BAR		16
-#define CUT		44	/* width of a cut */
-#define CUTS		16
-#define LETTER		6.1	/* width of one at 11 px, about */
-#define ENOUGH		12	/* letters of a longer text that say something */
+#define WIDTH		1000
+#define LEFT		225
+#define RIGHT		15
+#define LEGEND		56
+#define TOP		140
+#define LANE		27
+#define HEADER		34
+#define BAR		20
+#define CUT		56	/* width of a cut */
+#define CUTS		8
+#define LETTER		8.4	/* width of one at 15 px, about */
+#define ENOUGH		16	/* letters of a longer text that say something */
+#define TITLE		90	/* letters of it that have room */
 #define SHAPES		50000	/* what a browser still shows */
 #define LANES		400
 
@@ -56,33 +62,36 @@ static const char * const classes[TL_BARS] = {
 };
 
 static const char style[] =
-	"text { font: 11px 'DejaVu Sans', Verdana, sans-serif; fill: #222 }\n"
-	".h { font-size: 15px; font-weight: bold }\n"
-	".p { font-size: 12px; font-weight: bold }\n"
-	".d { fill: #666 }\n"
-	".m { fill: #666; text-anchor: middle }\n"
-	".in { fill: #fff; pointer-events: none }\n"
+	"@page { margin: 1cm }\n"
+	"@media print { svg { width: 100%; height: auto } }\n"
+	"text { font: 15px 'DejaVu Sans', Verdana, sans-serif; fill: #111 }\n"
+	".h { font-size: 18px; font-weight: bold }\n"
+	".p { font-size: 16px; font-weight: bold }\n"
+	".d { fill: #444 }\n"
+	".m { fill: #444; text-anchor: middle }\n"
+	".on { pointer-events: none; paint-order: stroke; stroke: #fff; stroke-width: 4px;\n"
+	"stroke-linejoin: round }\n"
+	".in { pointer-events: none; fill: #fff }\n"
 	".lane { fill: #f6f6f4 }\n"
-	".life { fill: #d4d4ce }\n"
-	".tick { stroke: #d8d8d4 }\n"
-	".cut { fill: #fff; stroke: #aaa; stroke-dasharray: 2 3 }\n"
-	".closed { fill: #f7c948; fill-opacity: .28 }\n"
-	".band { fill: #f7c948 }\n"
-	".seen { fill: #4c78a8 }\n"
-	".entry { fill: url(#hatch); stroke: #e07b00 }\n"
-	".wait { fill: #d64545 }\n"
-	".failed { fill: #7b1e3a }\n"
-	".ticket { fill: #8bc48a }\n"
-	".copy { fill: #2e7d32 }\n"
-	".child { fill: #2e7d32 }\n"
-	".yield { stroke: #e07b00; stroke-width: 2; stroke-dasharray: 4 2 }\n"
+	".life { fill: #999 }\n"
+	".tick { stroke: #ccc }\n"
+	".cut { fill: #fff; stroke: #777; stroke-dasharray: 2 3 }\n"
+	".closed { fill: #f0e442; fill-opacity: .3; stroke: #a89f00; stroke-width: .5 }\n"
+	".band { fill: #f0e442; stroke: #6b6300 }\n"
+	".seen { fill: #56b4e9; stroke: #1b4f6e }\n"
+	".entry { fill: #fff1dd; stroke: #8a5a00 }\n"
+	".wait { fill: #ffd9c7; stroke: #8f2d00 }\n"
+	".failed { fill: #7b1e3a; stroke: #7b1e3a }\n"
+	".ticket { fill: #fff; stroke: #00664a }\n"
+	".copy { fill: #00382a; stroke: #00382a }\n"
+	".stripes { pointer-events: none; stroke-width: 19px }\n"
+	".entry.stripes { stroke: #e69f00; stroke-dasharray: 2 7 }\n"
+	".wait.stripes { stroke: #d55e00; stroke-dasharray: 3 3 }\n"
+	".failed.stripes { stroke: #fff; stroke-dasharray: 3 6 }\n"
+	".ticket.stripes { stroke: #009e73; stroke-width: 6px; stroke-dasharray: 6 5 }\n"
+	".child { fill: #00382a; stroke: #fff }\n"
+	".yield { stroke: #8f2d00; stroke-width: 2; stroke-dasharray: 4 3 }\n"
 	".problem { fill: #7b1e3a; stroke: #fff }\n";
-
-static const char hatch[] =
-	"<pattern id=\"hatch\" width=\"6\" height=\"6\"\n"
-	"patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\n"
-	"<rect width=\"6\" height=\"6\" fill=\"#ffe3c2\"/>\n"
-	"<rect width=\"2.5\" height=\"6\" fill=\"#f2a65a\"/></pattern>\n";
 
 /*
  * Elements. A tooltip, or the text, may be what a program wrote.
@@ -107,6 +116,19 @@ static void quad(struct picture *p, const char *class, double x, int y, double w
 	end_element(p, "rect", tip);
 }
 
+/* A bar: of the gate, or in a lane */
+static void box(struct picture *p, enum tl_bar_kind kind, double x, int y, double width,
+		const char *tip)
+{
+	const char *class = kind == TL_BAR_CLOSED ? "band" : classes[kind];
+
+	quad(p, class, x, y, width, BAR, tip);
+	if (kind == TL_BAR_ENTRY || kind == TL_BAR_WAIT || kind == TL_BAR_FAILED ||
+	    kind == TL_BAR_TICKET)
+		fprintf(p->out, "<path class=\"%s stripes\" d=\"M%.1f %dh%.1f\"/>\n", class, x,
+			y + BAR / 2, width);
+}
+
 static void vertical(struct picture *p, const char *class, double x, int from, int to,
 		     const char *tip)
 {
@@ -115,11 +137,11 @@ static void vertical(struct picture *p, const char *class, double x, int from, i
 	end_element(p, "line", tip);
 }
 
-/* A triangle that points to the right, at x, or a diamond around x */
+/* A triangle that points to the right, at x, or a diamond around x; 20 high */
 static void shape(struct picture *p, bool diamond, double x, int y, const char *tip)
 {
 	fprintf(p->out, "<path class=\"%s\" d=\"M%.1f %d %s z\"", diamond ? "problem" : "child", x,
-		y, diamond ? "l7 8 l-7 8 l-7 -8" : "l7 8 l-7 8");
+		y, diamond ? "l8 10 l-8 10 l-8 -10" : "l9 10 l-9 10");
 	end_element(p, "path", tip);
 }
 
@@ -258,18 +280,19 @@ static void draw_ticks(struct picture *p, const struct piece *piece, uint64_t st
 
 	for (; t + p->tl->from <= piece->to; t += step) {
 		x = x_of(p, t + p->tl->from);
-		if (x < before + 60)
+		if (x < before + 80)
 			continue;
 		before = x;
 		vertical(p, "tick", x, TOP - 6, p->height, NULL);
 		note(p, "m", x, TOP - 10, "%s", t ? cmd_time(t) : "0");
+		note(p, "m", x, p->height + 14, "%s", t ? cmd_time(t) : "0");
 	}
 }
 
 static void draw_axis(struct picture *p)
 {
 	static const double nice[] = { 1, 2, 5 };
-	double base = 1, want = 110 / p->scale;
+	double base = 1, want = 120 / p->scale;
 	const char *length;
 	double x;
 	size_t i;
@@ -283,9 +306,9 @@ static void draw_axis(struct picture *p)
 			continue;
 		x = p->pieces[i].x;
 		length = cmd_time(p->pieces[i].from - p->pieces[i - 1].to);
-		quad(p, "cut", x - CUT + 4, TOP - 4, CUT - 8, p->height - TOP + 4,
+		quad(p, "cut", x - CUT + 18, TOP - 4, CUT - 36, p->height - TOP + 4,
 		     "nothing happened");
-		fprintf(p->out, "<g transform=\"translate(%.1f %d) rotate(-90)\">", x - CUT / 2 + 4,
+		fprintf(p->out, "<g transform=\"translate(%.1f %d) rotate(-90)\">", x - CUT / 2 + 5,
 			(TOP + p->height) / 2);
 		note(p, "m", 0, 0, "%s", length);
 		fprintf(p->out, "</g>\n");
@@ -321,6 +344,8 @@ static void layout_lanes(struct picture *p)
 				continue;
 			if (j > i && tl->tasks[j].tid == first->tgid)
 				break;	/* the number was used again */
+			if (!tl->tasks[j].lane)
+				continue;
 			p->tops[j] = p->tops[i];
 			p->lanes[j] = y;
 			y += LANE;
@@ -347,12 +372,12 @@ static void draw_lanes(struct picture *p)
 		if (!y)
 			continue;
 		if (task->tid == task->tgid)
-			note(p, "p", 8, p->tops[i] + 20, "%s %d", task->name, task->tgid);
+			note(p, "p", 8, p->tops[i] + 24, "%s %d", task->name, task->tgid);
 		x = x_of(p, task->from);
 		end = x_of(p, task->to);
 		quad(p, "lane", LEFT, y, WIDTH - LEFT - RIGHT, LANE - 2, NULL);
 		quad(p, "life", x, y + LANE / 2 - 2, end > x ? end - x : 1, 2, NULL);
-		note(p, "t", 20, y + 15, "%d %s", task->tid, task->name);
+		note(p, "t", 18, y + 18, "%d %s", task->tid, task->name);
 	}
 }
 
@@ -369,6 +394,9 @@ static size_t lane_of(const struct picture *p, pid_t tid, uint64_t at)
 
 static bool room(struct picture *p, size_t lane)
 {
+	/* What happened before the process had a gate */
+	if (lane < p->tl->nr_tasks && !p->tl->tasks[lane].lane)
+		return false;
 	if (lane >= p->tl->nr_tasks || !p->lanes[lane] || p->shapes >= SHAPES) {
 		p->left_out++;
 		return false;
@@ -379,10 +407,10 @@ static bool room(struct picture *p, size_t lane)
 
 static void draw_bar(struct picture *p, const struct tl_bar *bar)
 {
-	static const char * const light = "closed entry ticket";
 	size_t lane = lane_of(p, bar->tid, bar->from);
 	double x = x_of(p, bar->from), width = x_of(p, bar->to) - x;
-	const char *class = classes[bar->kind], *label = bar->text ? bar->text : "";
+	const char *class = bar->kind == TL_BAR_COPY ? "in" : "on";
+	const char *label = bar->text ? bar->text : "";
 	bool closed = bar->kind == TL_BAR_CLOSED;
 	int y, letters;
 	char *tip;
@@ -394,14 +422,13 @@ static void draw_bar(struct picture *p, const struct tl_bar *bar)
 		quad(p, "closed", x, y, width < 1 ? 1 : width, p->bottoms[lane] - y, NULL);
 	if (asprintf(&tip, "%s: %s", tl_bar_names[bar->kind], label) < 0)
 		tip = NULL;
-	quad(p, closed ? "band" : class, x, y, width < 2 ? 2 : width, BAR, tip);
+	box(p, bar->kind, x, y, width < 2 ? 2 : width, tip);
 	free(tip);
 	letters = (width - 6) / LETTER;
 	if (letters >= (int)strlen(label))
-		note(p, strstr(light, class) ? "t" : "in", x + 4, y + 12, "%s", label);
+		note(p, class, x + 4, y + 15, "%s", label);
 	else if (letters >= ENOUGH)
-		note(p, strstr(light, class) ? "t" : "in", x + 4, y + 12, "%.*s...", letters - 3,
-		     label);
+		note(p, class, x + 4, y + 15, "%.*s...", letters - 3, label);
 }
 
 static void draw_mark(struct picture *p, const struct tl_mark *mark)
@@ -420,31 +447,48 @@ static void draw_mark(struct picture *p, const struct tl_mark *mark)
 		shape(p, mark->kind == TL_MARK_PROBLEM, x, y, tip);
 }
 
+/* Room for one more entry in the legend; a new row if this one is full */
+static void legend_entry(double *x, int *y, const char *name, double *at)
+{
+	double width = 52 + strlen(name) * LETTER;
+
+	if (*x + width > WIDTH) {
+		*x = 10;
+		*y += 27;
+	}
+	*at = *x;
+	*x += width;
+}
+
 static void draw_legend(struct picture *p)
 {
 	static const enum tl_bar_kind order[] = {
 		TL_BAR_CLOSED, TL_BAR_SEEN, TL_BAR_ENTRY, TL_BAR_WAIT, TL_BAR_FAILED,
 		TL_BAR_TICKET, TL_BAR_COPY,
 	};
-	int y = p->height + 10;
-	double x = LEFT;
+	static const char * const marks[] = { "child", "yield", "problem" };
+	int y = LEGEND - 15;
+	double x = 10, at;
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(order); i++) {
-		quad(p, i ? classes[order[i]] : "band", x, y, 22, 14, NULL);
-		note(p, "t", x + 28, y + 11, "%s", tl_bar_names[order[i]]);
-		x += 52 + strlen(tl_bar_names[order[i]]) * 7;
+		legend_entry(&x, &y, tl_bar_names[order[i]], &at);
+		box(p, order[i], at, y, 28, NULL);
+		note(p, "t", at + 34, y + 15, "%s", tl_bar_names[order[i]]);
 	}
-	shape(p, false, x, y - 1, NULL);
-	note(p, "t", x + 16, y + 11, "child");
-	vertical(p, "yield", x + 75, y, y + 14, NULL);
-	note(p, "t", x + 84, y + 11, "yield");
-	shape(p, true, x + 142, y - 1, NULL);
-	note(p, "t", x + 155, y + 11, "problem");
-	note(p, "d", LEFT, y + 34,
+	for (i = 0; i < ARRAY_SIZE(marks); i++) {
+		legend_entry(&x, &y, marks[i], &at);
+		if (i == 1)
+			vertical(p, "yield", at + 16, y, y + BAR, NULL);
+		else
+			shape(p, i == 2, at + 14, y, NULL);
+		note(p, "t", at + 34, y + 15, "%s", marks[i]);
+	}
+	note(p, "d", 8, p->height + 40,
 	     "A section that no fork waits for leaves no trace. Those drawn were seen in %" PRIu64
-	     " looks while a gate was closed: they may have begun before and ended later.",
-	     p->tl->looks);
+	     " looks while a gate", p->tl->looks);
+	note(p, "d", 8, p->height + 60,
+	     "was closed: they may have begun before and ended later. Threads with nothing to show are left out.");
 }
 
 void tl_svg(const struct timeline *tl, FILE *out)
@@ -455,16 +499,17 @@ void tl_svg(const struct timeline *tl, FILE *out)
 
 	layout_time(&p);
 	layout_lanes(&p);
-	total = p.height + 56;
-	fprintf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\">\n", WIDTH,
+	total = p.height + 70;
+	fprintf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\"", WIDTH,
 		total);
+	fprintf(out, " viewBox=\"0 0 %d %d\">\n", WIDTH, total);
 	fprintf(out, "<title>forkgate: ");
 	xml_string(out, tl->title);
-	fprintf(out, "</title>\n<defs><style>\n%s</style>\n%s</defs>\n", style, hatch);
+	fprintf(out, "</title>\n<defs><style>\n%s</style></defs>\n", style);
 	fprintf(out, "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n");
-	note(&p, "h", 8, 24, "%s", tl->title);
+	note(&p, "h", 8, 24, "%.*s%s", TITLE, tl->title, strlen(tl->title) > TITLE ? "..." : "");
 	if (p.height == TOP) {
-		note(&p, "t", 8, TOP, "No gate was closed: no process with a gate has forked.");
+		note(&p, "t", 8, LEGEND, "No gate was closed: no process with a gate has forked.");
 	} else {
 		draw_lanes(&p);
 		draw_axis(&p);
@@ -479,7 +524,7 @@ void tl_svg(const struct timeline *tl, FILE *out)
 		draw_legend(&p);
 	}
 	if (p.left_out || tl->lost)
-		note(&p, "h", LEFT, TOP - 24,
+		note(&p, "h", 8, LEGEND + 56,
 		     "Not complete: %zu bars and marks left out, %" PRIu64 " events lost.",
 		     p.left_out, tl->lost);
 	fprintf(out, "</svg>\n");

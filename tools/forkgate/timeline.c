@@ -303,7 +303,7 @@ static void finish(struct timeline *tl)
 	}
 	for (i = 0; i < tl->nr_tasks; i++)
 		for (j = 0; tl->tasks[i].busy && j < tl->nr_tasks; j++)
-			if (tl->tasks[j].tgid == tl->tasks[i].tgid)
+			if (j == i || tl->tasks[j].tid == tl->tasks[i].tgid)
 				tl->tasks[j].lane = true;
 }
 

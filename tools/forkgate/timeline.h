@@ -82,7 +82,7 @@ struct tl_mark {
 	char *text;
 };
 
-/* A thread; @lane is whether there is something to see of its process */
+/* A thread; @lane is whether there is something to see of it, or of a thread that it leads */
 struct tl_task {
 	pid_t tid, tgid;
 	uint64_t from, to;
