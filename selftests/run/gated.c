@@ -404,7 +404,7 @@ TEST(verbose)
 {
 	EXPECT_EQ(0, run("--verbose", "true", NULL));
 	EXPECT_SAID(has_module() ? ": protected by the module\n" :
-		    ": protected by the library, in forks through the C library (");
+		    ": protected by the library, for forks through the C library (");
 	EXPECT_EQ(1, count_said("\n"));
 }
 
@@ -416,7 +416,8 @@ TEST(require_module)
 	EXPECT_EQ(has_module() ? 0 : 125, run("--require-module", "true", NULL));
 	EXPECT_SAID(has_module() ? "" : "/dev/forkgate: the module is not loaded");
 	EXPECT_EQ(has_module() ? 0 : 125, run("sh", "-c", later, NULL));
-	EXPECT_SAID(has_module() ? "" : ": not run without the module: the module is not loaded\n");
+	EXPECT_SAID(has_module() ? "" :
+		    ": refusing to run without the module: the module is not loaded\n");
 	EXPECT_EQ(0, run("sh", "-c", "FORKGATE_RUN=${FORKGATE_RUN%m*}m0i1 /bin/echo", NULL));
 }
 

@@ -24,7 +24,7 @@ said() {
 
 	shift
 	"$forkgate" run "$@" 2>&1 >/dev/null | sed -n 's/^forkgate: [^ ]*: //p' >"$tmp/said"
-	[ "$(cat "$tmp/said")" = "${text:+locks of this kind are not seen: $text}" ] ||
+	[ "$(cat "$tmp/said")" = "${text:+cannot see locks of these kinds: $text}" ] ||
 		echo "$* has said: $(cat "$tmp/said")"
 }
 

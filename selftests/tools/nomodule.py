@@ -68,7 +68,7 @@ def help_of_each():
 
 @test
 def unknown_command():
-    check(run("pz"), 2, 'no command "pz"')
+    check(run("pz"), 2, 'unknown command "pz"')
 
 
 @test
@@ -91,7 +91,7 @@ def bad_process_ids():
 
 @test
 def two_formats():
-    check(run("stat", "--json", "--prometheus"), 2, "one format")
+    check(run("stat", "--json", "--prometheus"), 2, "--json or --prometheus")
 
 
 @test
@@ -105,7 +105,7 @@ def bad_delays():
 def trace_without_program():
     check(run("trace"), 125, "no program")
     check(run("trace", "-o"), 125, "-o")
-    check(run("trace", "-o", "x.json", "--perfetto", "y.json", "true"), 125, "two files")
+    check(run("trace", "-o", "x.json", "--perfetto", "y.json", "true"), 125, "not both")
 
 
 @test

@@ -669,7 +669,7 @@ def watch_says_why_it_ends():
     finally:
         subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
     assert terminal.is_cooked()
-    assert "is not there" in terminal.text.split("\033[?1049l")[-1], terminal.text
+    assert "does not exist" in terminal.text.split("\033[?1049l")[-1], terminal.text
 
 
 def without_times(text):

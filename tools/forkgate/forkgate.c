@@ -14,11 +14,11 @@ static const struct {
 	int (*main)(int argc, char **argv);
 	const char *what;
 } commands[] = {
-	{ "run", cmd_run, "run a program that knows nothing of forkgate" },
-	{ "ps", cmd_ps, "gates, sections, waiting forks and who they wait for" },
-	{ "watch", cmd_watch, "the same, continuously" },
-	{ "stat", cmd_stat, "counters, and how long waits took" },
-	{ "check", cmd_check, "does it work here? what to do if not" },
+	{ "run", cmd_run, "run an unmodified program with a gate" },
+	{ "ps", cmd_ps, "list gates, sections, waiting forks and who they wait for" },
+	{ "watch", cmd_watch, "show the same continuously" },
+	{ "stat", cmd_stat, "print counters, and how long waits took" },
+	{ "check", cmd_check, "check whether forks wait here, and say what to do if not" },
 	{ "trace", cmd_trace, "run a program and draw a timeline of its forks" },
 };
 
@@ -55,7 +55,7 @@ int main(int argc, char **argv)
 		cmd_colours();
 		return commands[i].main(argc - 1, argv + 1);
 	}
-	fprintf(stderr, "forkgate: there is no command \"%s\"\n\n", argv[1]);
+	fprintf(stderr, "forkgate: unknown command \"%s\"\n\n", argv[1]);
 	overview(stderr);
 	return CMD_USAGE;
 }

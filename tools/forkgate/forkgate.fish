@@ -7,11 +7,11 @@ function __forkgate_is
 end
 
 complete -c forkgate -f
-complete -c forkgate -n __fish_use_subcommand -a run -d 'run a program that knows nothing of forkgate'
-complete -c forkgate -n __fish_use_subcommand -a ps -d 'gates, sections, waiting forks and who they wait for'
-complete -c forkgate -n __fish_use_subcommand -a watch -d 'the same, continuously'
-complete -c forkgate -n __fish_use_subcommand -a stat -d 'counters, and how long waits took'
-complete -c forkgate -n __fish_use_subcommand -a check -d 'does it work here? what to do if not'
+complete -c forkgate -n __fish_use_subcommand -a run -d 'run an unmodified program with a gate'
+complete -c forkgate -n __fish_use_subcommand -a ps -d 'list gates, sections, waiting forks and who they wait for'
+complete -c forkgate -n __fish_use_subcommand -a watch -d 'show the same continuously'
+complete -c forkgate -n __fish_use_subcommand -a stat -d 'print counters, and how long waits took'
+complete -c forkgate -n __fish_use_subcommand -a check -d 'check whether forks wait here, and say what to do if not'
 complete -c forkgate -n __fish_use_subcommand -a trace -d 'run a program and draw a timeline of its forks'
 complete -c forkgate -n __fish_use_subcommand -l version -d 'print the version'
 complete -c forkgate -l help -d 'print usage'

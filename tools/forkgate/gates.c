@@ -176,12 +176,12 @@ void gates_open_error(const char *path, int error)
 {
 	if (error == EACCES || error == EPERM)
 		cmd_error("%s: only root may read this.\n"
-			  "A program may ask for its own gate: FORKGATE_IOC_STATE in forkgate(4).",
+			  "A program can read the state of its own gate, see forkgate_state(3).",
 			  path);
 	else if (error == ENOENT)
-		cmd_error("%s is not there.\n"
-			  "Is the module loaded (modprobe forkgate; \"forkgate check\" tells),\n"
-			  "and debugfs mounted (mount -t debugfs none /sys/kernel/debug)?",
+		cmd_error("%s does not exist.\n"
+			  "Load the module (modprobe forkgate; \"forkgate check\" says more), and\n"
+			  "mount debugfs (mount -t debugfs none /sys/kernel/debug).",
 			  path);
 	else
 		cmd_error("%s: %s", path, strerror(error));

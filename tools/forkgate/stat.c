@@ -26,8 +26,8 @@ static const char usage[] =
 	"Prints what happened on this machine since the module was loaded, and how long\n"
 	"waits and phases took. Needs root.\n"
 	"\n"
-	"  --json        in JSON, for programs\n"
-	"  --prometheus  in the text format of Prometheus\n";
+	"  --json        print JSON, for programs\n"
+	"  --prometheus  print the text format of Prometheus\n";
 
 /* As in forkgate(4), in the order of printing */
 static struct {
@@ -40,9 +40,9 @@ static struct {
 	{ "forks", "clones that passed a gate" },
 	{ "phases", "times a gate was closed" },
 	{ "yields", "times a fork let newcomers through" },
-	{ "expired", "tickets and kept places that ran out" },
-	{ "timeouts", "waits of forks that ended by time-out" },
-	{ "deadlocks", "waits that would have closed a circle" },
+	{ "expired", "tickets and kept places that expired" },
+	{ "timeouts", "waits of forks that timed out" },
+	{ "deadlocks", "waits that would have been circular" },
 	{ "unsafe", "copies that went ahead unsafe" },
 	{ "abandoned", "threads that went away inside a section" },
 	{ "bypasses", "copies that did not pass the hook" },
@@ -56,7 +56,7 @@ static struct histogram {
 	/* below[i] ns or FORKGATE_FOREVER; in ascending order */
 	uint64_t below[BUCKETS], counts[BUCKETS];
 } histograms[] = {
-	{ .name = "fork_wait", .what = "time that forks slept which had to wait" },
+	{ .name = "fork_wait", .what = "time that waiting forks slept" },
 	{ .name = "entry_wait", .what = "time that threads waited to enter" },
 	{ .name = "phase", .what = "time that gates were closed" },
 };
@@ -282,7 +282,7 @@ int cmd_stat(int argc, char **argv)
 		case 'j':
 		case 'p':
 			if (print != print_text)
-				return cmd_usage_error(usage, "one format only");
+				return cmd_usage_error(usage, "choose --json or --prometheus");
 			print = option == 'j' ? print_json : print_prometheus;
 			break;
 		case 'h':

@@ -198,7 +198,7 @@ static void on_thread(struct timeline *tl, struct tl_task *task, const struct tl
 	case TL_EXPIRE:
 		end_ticket(tl, task, e->at);
 		add_mark(tl, TL_MARK_PROBLEM, task->tid, e->at,
-			 format("%s ran out", e->flag ? "ticket" : "a kept place"));
+			 format("%s expired", e->flag ? "ticket" : "kept place"));
 		break;
 	case TL_TIMEOUT:
 		on_timeout(tl, task, e);
@@ -290,14 +290,14 @@ static void finish(struct timeline *tl)
 	for (i = 0; i < nr_gates; i++)
 		if (gates[i].closed && gates[i].tgid)
 			add_bar(tl, TL_BAR_CLOSED, gates[i].tgid, gates[i].closed, tl->to,
-				format("closed, at the end still"));
+				format("still closed at the end"));
 	for (i = 0; i < tl->nr_tasks; i++) {
 		task = &tl->tasks[i];
 		if (!task->to)
 			task->to = tl->to;
 		if (task->entry)
 			add_bar(tl, TL_BAR_ENTRY, task->tid, task->entry, task->to,
-				format("waits to enter, at the end still"));
+				format("still waits to enter at the end"));
 		end_ticket(tl, task, task->to);
 		end_copy(tl, task, task->to);
 	}

@@ -89,7 +89,7 @@ static void instance_remove(void)
 		close(trace_pipe);
 	set("events/enable", "0");
 	if (rmdir(instance) && errno != ENOENT)
-		cmd_error("%s stays behind: %s", instance, strerror(errno));
+		cmd_error("cannot remove %s: %s", instance, strerror(errno));
 	*instance = '\0';
 }
 
@@ -129,7 +129,7 @@ static bool instance_make(void)
 	}
 	if (i == ARRAY_SIZE(roots)) {
 		cmd_error(geteuid() ? "needs root" :
-			  "there is no tracefs: mount -t tracefs none /sys/kernel/tracing");
+			  "no tracefs; mount it: mount -t tracefs none /sys/kernel/tracing");
 		return false;
 	}
 	snprintf(path, sizeof(path), "%s/events/forkgate", roots[i]);
@@ -624,7 +624,7 @@ static int trace(char **argv, const char *svg, const char *json)
 	first->tid = child;
 	ours_add(child, child);
 	if (write(go, "", 1) != 1)
-		cmd_error("the program does not start: %s", strerror(errno));
+		cmd_error("cannot start the program: %s", strerror(errno));
 	status = record();
 	instance_remove();
 	if (read(failed, &error, sizeof(error)) == sizeof(error)) {
@@ -680,16 +680,16 @@ int cmd_trace(int argc, char **argv)
 		case 'h':
 			return cmd_help(usage);
 		case ':':
-			return bad_usage("this needs a value", argv[optind - 1]);
+			return bad_usage("option needs a value", argv[optind - 1]);
 		default:
 			return bad_usage("unknown option", argv[optind - 1]);
 		}
 	}
 	if (optind == argc)
-		return bad_usage("no program", "");
+		return bad_usage("no program given", "");
 	if (svg && ends_in(svg, ".json")) {
 		if (json)
-			return bad_usage("two files for one format", "");
+			return bad_usage("give -o FILE.json or --perfetto FILE, not both", "");
 		json = svg;
 		svg = NULL;
 	} else if (!svg && !json) {

@@ -455,7 +455,8 @@ int cmd_watch(int argc, char **argv)
 		case 'd':
 			seconds = strtod(optarg, &end);
 			if (end == optarg || *end || !(seconds >= 0.05 && seconds <= 86400))
-				return cmd_usage_error(usage, "invalid delay \"%s\" (0.05 to 86400)",
+				return cmd_usage_error(usage,
+						       "invalid delay \"%s\" (0.05 to 86400)",
 						       optarg);
 			delay.tv_sec = seconds;
 			delay.tv_nsec = (seconds - delay.tv_sec) * 1e9;
@@ -472,7 +473,7 @@ int cmd_watch(int argc, char **argv)
 	if (optind < argc)
 		return cmd_usage_error(usage, "unknown argument \"%s\"", argv[optind]);
 	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
-		cmd_error("needs a terminal; use \"forkgate ps\" to write to a file or a pipe");
+		cmd_error("needs a terminal; for a file or a pipe use \"forkgate ps\"");
 		return CMD_PROBLEM;
 	}
 	/* What is wrong from the start is said on the normal screen. */

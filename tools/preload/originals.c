@@ -28,7 +28,7 @@ unsigned int section_domains = FORKGATE_MEMORY;
 
 static __attribute__((__noreturn__)) void not_found(const char *name)
 {
-	static const char text[] = ": this C library does not have it, but libforkgate-preload\n";
+	static const char text[] = ": called by the program, but missing from this C library\n";
 
 	if (write(STDERR_FILENO, name, strlen(name)) > 0 &&
 	    write(STDERR_FILENO, text, sizeof(text) - 1) > 0)

@@ -148,7 +148,7 @@ static const char *text_of(int reason)
 		return "neither the module nor membarrier(2) can be used";
 	case ENOTTY:
 	case EIO:
-		return "the module's hook does not work now, see \"forkgate check\"";
+		return "the module's hook does not work now; see \"forkgate check\"";
 	}
 	return strerror(reason);
 }
@@ -164,7 +164,7 @@ static void say_protection(bool unseen)
 		say("%sprotected by the module", what);
 		break;
 	case FORKGATE_BY_LIBRARY:
-		say("%sprotected by the library, in forks through the C library (%s)", what,
+		say("%sprotected by the library, for forks through the C library (%s)", what,
 		    text_of(reason));
 		break;
 	default:
@@ -177,7 +177,7 @@ static void insist_on_module(void)
 	int reason;
 
 	if (forkgate_protection(&reason) != FORKGATE_BY_MODULE) {
-		say("not run without the module: %s", text_of(reason));
+		say("refusing to run without the module: %s", text_of(reason));
 		_exit(RUN_REFUSED);
 	}
 }
@@ -198,7 +198,7 @@ static __attribute__((__constructor__)) void setup(void)
 	if (settings.verbose || settings.pid == (unsigned int)getpid())
 		find_unseen(unseen, sizeof(unseen));
 	if (*unseen)
-		say("locks of this kind are not seen: %s", unseen);
+		say("cannot see locks of these kinds: %s", unseen);
 	if (settings.verbose)
 		say_protection(*unseen);
 	errno = old_errno;
