@@ -100,6 +100,16 @@ def ps_without_label_names_the_function():
 
 
 @test
+def ps_keeps_control_characters_from_the_terminal():
+    """U+009B begins an escape sequence, as ESC [ does"""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in "a\u009b31m\u00e9", "a\033[31m\u00e9":
+            with Scene(command=(shutil.copy(SCENE, f"{folder}/{name}"),)):
+                output = check(run("ps"), 0)
+            assert re.search(r"^ *[0-9]+ a\?[?[]31m\u00e9 ", output, re.M), repr(output)
+
+
+@test
 def ps_in_json():
     with Scene() as scene:
         gates = json.loads(check(run("ps", "--json"), 0))["gates"]

@@ -61,7 +61,20 @@ static bool is_octal(const char *s)
 	       s[2] <= '7';
 }
 
-/* A word as the program wrote it, but for what would do something to a terminal */
+/* What would do something to a terminal becomes "?": control characters, those of two bytes too */
+static void make_printable(char *text)
+{
+	unsigned char *c = (unsigned char *)text;
+
+	for (; *c; c++) {
+		if (*c < ' ' || *c == 127)
+			*c = '?';
+		else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0)
+			memset(c, '?', 2);
+	}
+}
+
+/* A word as the program wrote it, printable */
 static void name(const char *line, const char *field, char *out, size_t size)
 {
 	const char *in = gates_value(line, field);
@@ -74,9 +87,10 @@ static void name(const char *line, const char *field, char *out, size_t size)
 			c = octal(in);
 			in += 3;
 		}
-		out[i] = c < ' ' || c == 127 ? '?' : c;
+		out[i] = c ? c : '?';
 	}
 	out[i] = '\0';
+	make_printable(out);
 }
 
 /* Room for one more element of an array that grows by doubling */
@@ -254,7 +268,7 @@ const char *gates_domains(unsigned int set)
 const char *gates_comm(pid_t tgid, pid_t tid)
 {
 	static char comm[64];
-	char path[64], *text, *c;
+	char path[64], *text;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", tgid, tid);
 	text = symbol_initial_pids() ? cmd_read(path) : NULL;
@@ -262,9 +276,7 @@ const char *gates_comm(pid_t tgid, pid_t tid)
 	free(text);
 	if (*comm)
 		comm[strlen(comm) - 1] = '\0';
-	for (c = comm; *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 127)
-			*c = '?';
+	make_printable(comm);
 	return comm;
 }
 
