@@ -46,8 +46,8 @@
 static struct {
 	int open_error, query_error, map_error, register_error, unit_error;
 	int enter_error, prepare_error, release_error, seek_error;
-	int ioctl_error;
-	int opens, queries, maps, unmaps, closes, dups, units;
+	int ioctl_error, msync_error;
+	int opens, queries, msync_queries, maps, unmaps, closes, dups, units;
 	int ioctls, msyncs;	/* the ways of calls */
 	int strays;		/* an ioctl has reached another file */
 	int registers, enters, leaves, prepares, releases, policies;
@@ -223,6 +223,10 @@ long __wrap_syscall(long number, ...)
 		if (!kernel.map || (char *)args[0] != kernel.map ||
 		    args[1] != FORKGATE_UNIT_SIZE || args[2] != MS_SYNC)
 			break;
+		if ((unsigned long)args[3] == FORKGATE_IOC_QUERY) {
+			count(&kernel.msync_queries);
+			return result(kernel.msync_error, 0);
+		}
 		count(&kernel.msyncs);
 		return result(fake_call(args[3], (void *)args[4]), 0);
 	}
@@ -303,7 +307,7 @@ TEST(open_fails)
 	static const struct {
 		int error, result;
 	} cases[] = {
-		{ ENOENT, ENODEV }, { ENXIO, ENODEV }, { ENODEV, ENODEV },
+		{ ENOENT, ENODEV }, { ENXIO, ENODEV }, { ENODEV, ENODEV }, { EISDIR, ENODEV },
 		{ EACCES, EACCES }, { EPERM, EPERM }, { EMFILE, EMFILE },
 		{ ENFILE, ENFILE }, { ENOMEM, ENOMEM },
 	};
@@ -323,7 +327,7 @@ TEST(unknown_module)
 {
 	fine_module();
 	kernel.query_error = ENOTTY;
-	EXPECT_EQ(ENOTSUP, forkgate_init(FORKGATE_STRICT));
+	EXPECT_EQ(ENODEV, forkgate_init(FORKGATE_STRICT));
 	EXPECT_EQ(1, kernel.closes);
 	fine_module();
 	kernel.query.abi = 0;
@@ -339,6 +343,25 @@ TEST(unknown_module)
 	EXPECT_EQ(ENOTSUP, forkgate_init(FORKGATE_STRICT));
 	EXPECT_EQ(1, kernel.closes);
 	EXPECT_EQ(0, kernel.maps);
+}
+
+/* A filter may let only one way of calls through, and say what it likes. */
+TEST(filtered_module)
+{
+	static const int errors[] = { EPERM, ENOSYS, EACCES };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(errors); i++) {
+		fine_module();
+		kernel.query_error = errors[i];
+		EXPECT_EQ(EPERM, forkgate_init(FORKGATE_STRICT));
+		EXPECT_EQ(1, kernel.closes);
+		fine_module();
+		kernel.msync_error = errors[i];
+		EXPECT_EQ(EPERM, forkgate_init(FORKGATE_STRICT));
+		EXPECT_EQ(1, kernel.closes);
+		EXPECT_EQ(1, kernel.unmaps);
+	}
 }
 
 TEST(newer_module)

@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "device-internal.h"
 #include "gate-internal.h"
 
 /* Compiled into programs, see forkgate.h. Never to be changed. */
@@ -145,49 +146,39 @@ static void keep(int fd)
 		raw_call(SYS_close, fd);
 }
 
-static int map_device(int fd)
+/* Return: the reason of forkgate_init() for what is in the way. */
+static int reason_of(enum forkgate_obstacle obstacle, int error)
 {
-	struct forkgate_query query = { 0 };
-	int old_errno = errno;
-	char *none = NULL;
-	char *new;
-
-	if (raw_call(SYS_ioctl, fd, FORKGATE_IOC_QUERY, &query) < 0 ||
-	    query.abi < FORKGATE_ABI ||
-	    query.slot_size != FORKGATE_SLOT_SIZE ||
-	    query.map_size > FORKGATE_MAP_SIZE ||
-	    !(query.features & FORKGATE_FEATURE_MSYNC))
+	switch (obstacle) {
+	case FORKGATE_NOT_OPENED:
+		return error == ENOENT || error == ENXIO || error == EISDIR ? ENODEV : error;
+	case FORKGATE_NO_IOCTL:	/* the errors of another device, or whatever a filter says */
+		return error == ENOTTY || error == EINVAL ? ENODEV : EPERM;
+	case FORKGATE_NOT_SPOKEN:
 		return ENOTSUP;
-
-	new = mmap(NULL, FORKGATE_MAP_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
-		   fd, 0);
-	if (new == MAP_FAILED) {
-		int err = errno;
-
-		errno = old_errno;
-		return err;
+	case FORKGATE_NO_MSYNC:
+		return EPERM;
+	default:
+		return error;
 	}
-
-	/* Another thread, or a signal handler, may have been faster. */
-	if (!__atomic_compare_exchange_n(&map, &none, new, false,
-					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-		munmap(new, FORKGATE_MAP_SIZE);
-	return 0;
 }
 
 static int find_device(void)
 {
-	int fd = raw_call(SYS_openat, AT_FDCWD, "/dev/forkgate", O_RDWR | O_CLOEXEC);
-	int err;
+	enum forkgate_obstacle obstacle;
+	struct forkgate_device found;
+	char *none = NULL;
 
-	if (fd < 0)
-		return fd == -ENOENT || fd == -ENXIO ? ENODEV : -fd;
-	err = map_device(fd);
-	if (err)
-		raw_call(SYS_close, fd);
-	else
-		keep(fd);
-	return err;
+	obstacle = forkgate_open_device(&found);
+	if (obstacle != FORKGATE_NO_OBSTACLE)
+		return reason_of(obstacle, found.error);
+
+	/* Another thread, or a signal handler, may have been faster. */
+	if (!__atomic_compare_exchange_n(&map, &none, found.map, false,
+					 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		munmap(found.map, FORKGATE_MAP_SIZE);
+	keep(found.fd);
+	return 0;
 }
 
 /* Rule 16: the gate of another copy of the library, or a new one */
