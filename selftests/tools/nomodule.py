@@ -5,14 +5,12 @@
 Runs anywhere as anybody; must not need root.
 """
 
-import ctypes
 import errno
 import os
-import struct
 import subprocess
 import tempfile
 
-from tap import FORKGATE, HERE, Skip, check, main, promtool, run, test
+from tap import FORKGATE, HERE, Skip, check, elsewhere, forbid, main, no_module_here, promtool, run, test
 
 COMMANDS = ("ps", "watch", "stat", "check", "trace")
 
@@ -22,21 +20,19 @@ def needs_no_module():
         raise Skip("the module is loaded")
 
 
-class Program(ctypes.Structure):
-    """struct sock_fprog"""
-    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+MEMBARRIER, IOCTL = 324, 16
+
+NO_PROC_OR_SYS = "mount -t tmpfs none /proc; mount -t tmpfs none /sys"
+# A /dev with another node, of the old one, in the module's place; "null" for a file and a folder, too
+PRIVATE_DEV = """
+mount -t tmpfs none /mnt; touch /mnt/forkgate /mnt/null
+mount --bind /dev/null /mnt/null
+mount --rbind /mnt /dev
+"""
 
 
 def forbid_membarrier():
-    """By seccomp(2), for this process and what it executes: ENOSYS"""
-    number, libc = 324, ctypes.CDLL(None, use_errno=True)
-    code = b"".join(struct.pack("HBBI", *step) for step in (
-        (0x20, 0, 0, 0),                            # load the number of the system call
-        (0x15, 0, 1, number), (0x06, 0, 0, 0x50000 | errno.ENOSYS), (0x06, 0, 0, 0x7fff0000)))
-    text = ctypes.create_string_buffer(code, len(code))
-    program = Program(len(code) // 8, ctypes.addressof(text))
-    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(program), 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")
+    forbid(MEMBARRIER, errno.ENOSYS)
 
 
 @test
@@ -174,6 +170,82 @@ def run_without_any_gate():
     needs_no_module()
     check(run("run", "--verbose", "true", preexec_fn=forbid_membarrier), 0, "not protected: neither the module nor")
     check(run("run", "--verbose", "true"), 0, "protected by the library")
+
+
+@test
+def without_proc_and_sys():
+    """As in a chroot: nothing is said that cannot be seen"""
+    needs_no_module()
+    before = elsewhere(NO_PROC_OR_SYS)
+    no_module_here("device: no /dev/forkgate; without /proc and /sys the module cannot be seen either",
+                   "Bind the host's to it", before=before)
+    check(run("check", before=before), 1, "kernel.ftrace_enabled: cannot be seen here",
+          "livepatch: cannot be seen here")
+
+
+@test
+def advice_in_containers():
+    """What their manager understands"""
+    needs_no_module()
+    before = elsewhere(NO_PROC_OR_SYS) + ["setpriv", "--bounding-set", "-sys_module"]
+    for manager, advice in (("oci", "by a device plug-in"), ("podman", "podman run --device /dev/forkgate"),
+                            ("docker", "docker run --device /dev/forkgate"),
+                            ("systemd-nspawn", "systemd-nspawn --bind=/dev/forkgate"),
+                            ("lxc", "devices.allow = c 10:N rw")):
+        no_module_here("device: no /dev/forkgate", advice, before=before,
+                       env={"container": manager, "KUBERNETES_SERVICE_HOST": "192.0.2.1"})
+
+
+@test
+def where_no_module_can_be_loaded():
+    """As in most containers: /lib/modules and /boot are not the kernel's"""
+    needs_no_module()
+    before = elsewhere("") + ["setpriv", "--bounding-set", "-sys_module"]
+    no_module_here("module: not loaded", "On the host, as root: modprobe forkgate", before=before)
+    assert "kernel configuration" not in run("check", before=before).stdout
+
+
+@test
+def lockdown():
+    """As the kernel's file says it, which the test makes"""
+    if not os.path.isdir("/sys/kernel/security"):
+        raise Skip("no /sys/kernel/security")
+    for state, text in (("[none] integrity confidentiality", None),
+                        ("none [integrity] confidentiality", "note     lockdown: integrity; no unsigned modules"),
+                        ("none integrity [confidentiality]", "lockdown: confidentiality; no unsigned modules, no")):
+        before = elsewhere(f"mount -t tmpfs none /sys/kernel/security; echo '{state}' >/sys/kernel/security/lockdown")
+        output = run("check", before=before).stdout
+        assert text in output if text else "lockdown" not in output, output
+
+
+@test
+def file_instead_of_a_device():
+    """Which container managers make of what is not there when the container starts"""
+    needs_no_module()
+    no_module_here("device: /dev/forkgate is no device", "Remove it", before=elsewhere(PRIVATE_DEV))
+
+
+@test
+def folder_instead_of_a_device():
+    needs_no_module()
+    no_module_here("device: /dev/forkgate is no device", "Remove it",
+                   before=elsewhere(PRIVATE_DEV + "rm /dev/forkgate; mkdir /dev/forkgate"))
+
+
+@test
+def node_of_another_device():
+    needs_no_module()
+    no_module_here("module: not loaded; /dev/forkgate is left from an earlier time", "modprobe forkgate",
+                   before=elsewhere(PRIVATE_DEV + "mount --bind /dev/null /dev/forkgate"))
+
+
+@test
+def filter_of_system_calls():
+    needs_no_module()
+    before = elsewhere(PRIVATE_DEV + "mount --bind /dev/null /dev/forkgate")
+    for error in errno.EPERM, errno.ENOSYS:
+        no_module_here(f"device: a filter of system calls (seccomp) forbids ioctl: {os.strerror(error)}",
+                       "Allow ioctl and msync", before=before, preexec_fn=lambda error=error: forbid(IOCTL, error))
 
 
 @test

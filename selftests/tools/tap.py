@@ -4,8 +4,10 @@
 It must not call a test passed that did not run to its end.
 """
 
+import ctypes
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -54,11 +56,38 @@ def for_everybody():
     return shutil.copy(FORKGATE, folder)
 
 
-def run(*args, user=None, env=None, **more):
-    """The command with its output; as another user, with more of an environment"""
+class Program(ctypes.Structure):
+    """struct sock_fprog"""
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+
+def forbid(number, error):
+    """A system call, by seccomp(2), for this process and what it executes"""
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = b"".join(struct.pack("HBBI", *step) for step in (
+        (0x20, 0, 0, 0),                            # load the number of the system call
+        (0x15, 0, 1, number), (0x06, 0, 0, 0x50000 | error), (0x06, 0, 0, 0x7fff0000)))
+    text = ctypes.create_string_buffer(code, len(code))
+    program = Program(len(code) // 8, ctypes.addressof(text))
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(program), 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def elsewhere(script):
+    """What runs a command after a shell script, in a namespace of mounts of its own"""
+    unshare = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
+    tried = subprocess.run([*unshare, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        raise Skip(tried.stderr.strip())
+    return [*unshare, "sh", "-ec", script + '\nexec "$@"', "sh"]
+
+
+def run(*args, user=None, env=None, before=(), **more):
+    """The command with its output; as another user, with more of an environment, by another command"""
     command = for_everybody() if user else FORKGATE
-    return subprocess.run([command, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT,
-                          user=user, extra_groups=[] if user else None, env={**os.environ, **(env or {})}, **more)
+    return subprocess.run([*before, command, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=LIMIT, user=user, extra_groups=[] if user else None,
+                          env={**os.environ, **(env or {})}, **more)
 
 
 def check(result, status, *texts):
@@ -76,6 +105,14 @@ def promtool(*args, stdin=""):
         raise Skip("no promtool; it comes with the Debian package prometheus")
     result = subprocess.run(["promtool", *args], input=stdin, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def no_module_here(trouble, *cures, **situation):
+    """check and "run" agree on why, and so does the library, which finds no module either"""
+    check(run("check", **situation), 1, "PROBLEM  " + trouble, *cures)
+    check(run("run", "--require-module", "true", **situation), 125, trouble, *cures)
+    if "user" not in situation:     # whose copy of the command has no libraries
+        check(run("run", "--verbose", "true", **situation), 0, "protected by the library", 'see "forkgate check")')
 
 
 def wait_for(condition):

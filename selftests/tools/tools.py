@@ -6,6 +6,8 @@ Needs the module and root. Nobody else may use gates meanwhile.
 """
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -21,11 +23,13 @@ import termios
 import time
 import xml.etree.ElementTree
 
-from tap import FORKGATE, LIMIT, NOBODY, check, main, promtool, run, test, wait_for
+from tap import (FORKGATE, LIMIT, NOBODY, check, elsewhere, forbid, main, no_module_here, promtool, run, test,
+                 wait_for)
 
 LABEL = 'archive <1> & "2"'
 TRACING = "/sys/kernel/tracing"
 SCENE = os.environ["SCENE"]
+NEWER = os.environ["NEWER"]
 
 
 class Scene:
@@ -332,24 +336,122 @@ def check_finds_kprobes_switched_off():
                "echo 1 >/sys/kernel/debug/kprobes/enabled")
 
 
+#
+# check and run where the module is loaded, and cannot be used
+#
+
+
+PRIVATE_DEV = "mount -t tmpfs -o mode=755 none /dev"
+CAGE = "/sys/fs/cgroup/forkgate-cage"
+
+
+def mknod(number):
+    """A private /dev whose forkgate has that number"""
+    return f"{PRIVATE_DEV}; mknod -m 666 /dev/forkgate c {os.major(number)} {os.minor(number)}"
+
+
+def device_number():
+    return os.stat("/dev/forkgate").st_rdev
+
+
 @test
-def check_finds_a_device_that_is_locked():
+def device_in_a_private_dev():
+    no_module_here("device: the module is loaded, but this /dev has no forkgate", "Bind the host's to it",
+                   before=elsewhere(PRIVATE_DEV))
+    check(run("run", "--require-module", "true", before=elsewhere(mknod(device_number()))), 0)
+
+
+@test
+def device_in_a_container():
+    """The advice has the device's number, which /proc and /sys both know"""
+    for hidden in "/proc", "/sys":
+        before = elsewhere(f"{PRIVATE_DEV}; mount -t tmpfs none {hidden}")
+        before += ["setpriv", "--bounding-set", "-sys_module"]
+        no_module_here("device: the module is loaded, but",
+                       f"devices.allow = c 10:{os.minor(device_number())} rw", before=before, env={"container": "lxc"})
+
+
+@test
+def device_without_proc_and_sys():
+    hidden = "mount -t tmpfs none /proc; mount -t tmpfs none /sys"
+    no_module_here("device: no /dev/forkgate; without /proc and /sys the module cannot be seen",
+                   before=elsewhere(f"{PRIVATE_DEV}; {hidden}"))
+    check(run("check", before=elsewhere(hidden)), 0, "hook: armed and firing")
+    check(run("run", "--require-module", "true", before=elsewhere(hidden)), 0)
+
+
+@test
+def device_of_an_earlier_module():
+    """Its number has gone, or is another device's meanwhile"""
+    for number in os.makedev(10, 300), os.stat("/dev/null").st_rdev:
+        no_module_here(f"device: /dev/forkgate is {os.major(number)}:{os.minor(number)}, and the module's is 10:",
+                       "start the container again", before=elsewhere(mknod(number)))
+
+
+@test
+def device_on_nodev():
+    before = elsewhere(PRIVATE_DEV.replace("mode=", "nodev,mode=") + mknod(device_number()).removeprefix(PRIVATE_DEV))
+    no_module_here("device: /dev/forkgate: Permission denied", "mounted nodev", before=before)
+
+
+@test
+def device_that_is_locked():
     os.chmod("/dev/forkgate", 0o600)
     try:
-        result = run("check", user=NOBODY)
+        no_module_here("device: /dev/forkgate: Permission denied", "60-forkgate.rules", user=NOBODY)
     finally:
         os.chmod("/dev/forkgate", 0o666)
-    check(result, 1, "PROBLEM  device: /dev/forkgate: Permission denied", "60-forkgate.rules")
+
+
+def bpf(command, attributes):
+    result = ctypes.CDLL(None, use_errno=True).syscall(321, command, attributes, len(attributes))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "bpf")
+    return result
 
 
 @test
-def check_finds_that_there_is_no_device():
-    os.rename("/dev/forkgate", "/dev/forkgate.hidden")
+def device_forbidden_by_a_cgroup():
+    """By a BPF program that forbids all devices, as managers of containers make"""
+    code = ctypes.create_string_buffer(struct.pack("QQ", 0xb7, 0x95))     # r0 = 0; exit
+    licence = ctypes.create_string_buffer(b"GPL")
+    program = bpf(5, struct.pack("IIQQ", 15, 2, ctypes.addressof(code), ctypes.addressof(licence)) + bytes(48))
+    os.mkdir(CAGE)
     try:
-        result = run("check")
+        cage = os.open(CAGE, os.O_RDONLY)
+        bpf(8, struct.pack("IIII", cage, program, 6, 0))
+        no_module_here("device: a device cgroup forbids /dev/forkgate", "DeviceAllow=/dev/forkgate rw",
+                       preexec_fn=lambda: write(CAGE + "/cgroup.procs", "0"))
+        os.close(cage)
     finally:
-        os.rename("/dev/forkgate.hidden", "/dev/forkgate")
-    check(result, 1, "PROBLEM  device: the module is loaded, but /dev/forkgate")
+        os.rmdir(CAGE)
+        os.close(program)
+
+
+@test
+def device_behind_a_filter():
+    for number, name in (16, "ioctl"), (26, "msync"):
+        no_module_here(f"device: a filter of system calls (seccomp) forbids {name}", "Allow ioctl and msync",
+                       preexec_fn=lambda number=number: forbid(number, errno.EPERM))
+
+
+@test
+def device_of_a_newer_module():
+    """One that keeps to what is compiled into programs is good for all; one that does not for none"""
+    for env in {"NEWER_ABI": "2"}, {"NEWER_ABI": "7", "NEWER_FEATURES": "255"}:
+        env["LD_PRELOAD"] = NEWER
+        check(run("check", env=env), 0, f"module: loaded, version {env['NEWER_ABI']} of the interface")
+        check(run("run", "--require-module", "--verbose", "true", env=env), 0, "protected by the module")
+    for variable, value in ("NEWER_SLOT_SIZE", "128"), ("NEWER_MAP_SIZE", str(1 << 40)):
+        no_module_here("module: too new", "of the module's release", env={"LD_PRELOAD": NEWER, variable: value})
+
+
+@test
+def device_of_an_older_module():
+    """As one that stayed loaded when all else was upgraded: said also by a "run" that does without it"""
+    env = {"LD_PRELOAD": NEWER, "NEWER_ABI": "0"}
+    no_module_here("module: too old", "modprobe -r forkgate && modprobe forkgate", env=env)
+    check(run("run", "true", env=env), 0, "module: too old", "until it is replaced, the library is the gate")
 
 
 @test
@@ -589,7 +691,7 @@ class Others:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             self.zz = stack.enter_context(Scene(command=(shutil.copy(SCENE, folder + "/zz"),))).tgid
             process = stack.enter_context(subprocess.Popen(
-                [FORKGATE, "run", "sh", "-c", "(exit 0); (exit 0); echo ready; read end"], stdin=subprocess.PIPE,
+                [FORKGATE, "run", "sh", "-c", "true; true; echo ready; read end"], stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE))
             assert process.stdout.readline() == b"ready\n"
             self.sh = process.pid

@@ -28,10 +28,9 @@
 
 #include "../../module/version.h"
 #include "cmd.h"
+#include "device.h"
 
-#define DEVICE	"/dev/forkgate"
 #define LOCKDOWN	"/sys/kernel/security/lockdown"
-#define RELOAD	"As root, when no process uses it: modprobe -r forkgate && modprobe forkgate"
 
 static const char usage[] =
 	"usage: forkgate check\n"
@@ -198,11 +197,11 @@ static const char *how_to_install(const char *release)
 			 "For dkms, install the headers of this kernel: linux-headers-%s", release);
 	} else if (!glob("/var/lib/dkms/forkgate/*/build/make.log", 0, NULL, &found)) {
 		snprintf(text, sizeof(text),
-			 "dkms could not build it, see %s. Then, as root: dpkg --configure -a",
+			 "dkms could not build it, see %s. Then, as root: dkms autoinstall",
 			 found.gl_pathv[0]);
 		globfree(&found);
 	} else {
-		return "As root: dpkg-reconfigure forkgate-dkms";
+		return "As root: dkms autoinstall";
 	}
 	return text;
 }
@@ -246,30 +245,6 @@ static void check_unloaded(void)
  * The device
  */
 
-static int check_device(void)
-{
-	bool loaded = !access("/sys/module/forkgate", F_OK);
-	int fd = open(DEVICE, O_RDWR | O_CLOEXEC);
-
-	if (fd >= 0) {
-		good("device: %s can be opened", DEVICE);
-		return fd;
-	}
-	if (errno == EACCES || errno == EPERM)
-		problem("Its mode should be 0666, which is safe: install 60-forkgate.rules.",
-			"device: %s: %s", DEVICE, strerror(errno));
-	else if (loaded)
-		problem("Hand it to the container; without one, does udev run, is /dev a devtmpfs?",
-			"device: the module is loaded, but %s: %s", DEVICE,
-			strerror(errno));
-	else
-		problem("Load it, as root: modprobe forkgate. If that fails, dmesg has the reason.",
-			"module: not loaded");
-	if (!loaded)
-		check_unloaded();
-	return -1;
-}
-
 /* After an upgrade the module stays loaded that was. */
 static void check_release(void)
 {
@@ -278,31 +253,31 @@ static void check_release(void)
 	if (loaded)
 		loaded[strcspn(loaded, "\n")] = '\0';
 	if (loaded && strcmp(loaded, FG_VERSION))
-		note("module: release %s is loaded, and this command is of %s. " RELOAD,
+		note("module: release %s is loaded, and this command is of %s. " DEVICE_RELOAD,
 		     loaded, FG_VERSION);
 	free(loaded);
 }
 
-static bool check_abi(int fd)
+/* Return: its descriptor, or -1. */
+static int check_device(void)
 {
-	struct forkgate_query query = {};
+	struct forkgate_device device;
+	struct trouble trouble;
 
-	if (ioctl(fd, FORKGATE_IOC_QUERY, &query)) {
-		problem("Install the module and this command from the same release.",
-			"device: %s is not forkgate's: %s", DEVICE, strerror(errno));
-		return false;
+	if (!device_open(&device, &trouble)) {
+		problem(trouble.cure, "%s", trouble.what);
+		if (!trouble.loaded && !device_contained())
+			check_unloaded();
+		return -1;
 	}
-	if (query.abi < FORKGATE_ABI) {
-		problem("Install the module of this release. " RELOAD,
-			"module: too old, it has version %u of the interface, and programs need %u",
-			query.abi, FORKGATE_ABI);
-		return false;
-	}
-	good("module: loaded, version %u of the interface", query.abi);
+	/* The trial makes a gate of its own. */
+	munmap(device.map, FORKGATE_MAP_SIZE);
+	good("device: %s can be used", FORKGATE_DEVICE);
+	good("module: loaded, version %u of the interface", device.query.abi);
 	check_release();
-	if (query.features & FORKGATE_FEATURE_DEBUG)
+	if (device.query.features & FORKGATE_FEATURE_DEBUG)
 		note("module: built for tests (DEBUG=1), not for use");
-	return true;
+	return device.fd;
 }
 
 /*
@@ -466,13 +441,21 @@ static void check_hook(int fd)
 
 static void check_switches(void)
 {
+	static const char ftrace[] = "/proc/sys/kernel/ftrace_enabled";
 	static const char kprobes[] = "/sys/kernel/debug/kprobes/enabled";
 	glob_t found;
 
-	if (first("/proc/sys/kernel/ftrace_enabled") == '0')
+	switch (first(ftrace)) {
+	case '0':
 		problem("As root: sysctl kernel.ftrace_enabled=1", "kernel.ftrace_enabled is 0");
-	else
+		break;
+	case 0:
+		note("kernel.ftrace_enabled: cannot be seen here (%s: %s)", ftrace,
+		     strerror(errno));
+		break;
+	default:
 		good("kernel.ftrace_enabled: not switched off");
+	}
 
 	switch (first(kprobes)) {
 	case '0':
@@ -489,14 +472,16 @@ static void check_switches(void)
 	if (!glob("/sys/kernel/livepatch/*/*/kernel_clone,*", 0, NULL, &found) && found.gl_pathc)
 		problem("Such a patch takes the hook's place. Without it forks wait again.",
 			"livepatch: %s", found.gl_pathv[0]);
+	else if (access("/sys/kernel", F_OK))
+		note("livepatch: cannot be seen here (no /sys)");
 	else
 		good("livepatch: none of kernel_clone");
 	globfree(&found);
 
 	if (contains(LOCKDOWN, "[confidentiality]"))
-		note("lockdown: confidentiality; \"forkgate trace\" cannot work");
+		note("lockdown: confidentiality; no unsigned modules, no \"forkgate trace\"");
 	else if (contains(LOCKDOWN, "[integrity]"))
-		note("lockdown: integrity; the module has to be signed");
+		note("lockdown: integrity; no unsigned modules");
 }
 
 int cmd_check(int argc, char **argv)
@@ -505,7 +490,7 @@ int cmd_check(int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },
 		{}
 	};
-	bool usable, library = false;
+	bool library = false;
 	int option, fd;
 
 	opterr = 0;
@@ -518,8 +503,7 @@ int cmd_check(int argc, char **argv)
 		return cmd_usage_error(usage, "unknown argument \"%s\"", argv[optind]);
 
 	fd = check_device();
-	usable = fd >= 0 && check_abi(fd);
-	if (usable)
+	if (fd >= 0)
 		check_hook(fd);
 	else
 		library = check_library();
@@ -528,7 +512,7 @@ int cmd_check(int argc, char **argv)
 		close(fd);
 	if (problems)
 		printf("\n%d problem%s: forks %s\n", problems, problems == 1 ? "" : "s",
-		       usable ? "may not wait for sections" :
+		       fd >= 0 ? "may not wait for sections" :
 		       library ? "wait for sections only if they go through the C library" :
 		       "do not wait for sections");
 	else

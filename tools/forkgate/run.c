@@ -12,13 +12,13 @@
 #include <getopt.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "../preload/run.h"
 #include "cmd.h"
+#include "device.h"
 
 static const char usage[] =
 	"usage: forkgate run [OPTION...] [--] PROGRAM [ARGUMENT...]\n"
@@ -217,28 +217,8 @@ static int check_program(const char *name, const char *path, int depth)
 }
 
 /*
- * The gate and the libraries
+ * The libraries
  */
-static const char too_old[] =
-	"the module that is loaded is too old; as root: modprobe -r forkgate && modprobe forkgate";
-
-static const char *device_problem(void)
-{
-	struct forkgate_query query = { };
-	int fd = open("/dev/forkgate", O_RDWR | O_CLOEXEC);
-
-	if (fd < 0)
-		return errno == ENOENT || errno == ENXIO || errno == ENODEV ?
-		       "the module is not loaded; as root: modprobe forkgate" : strerror(errno);
-	if (ioctl(fd, FORKGATE_IOC_QUERY, &query) || query.abi < FORKGATE_ABI ||
-	    !(query.features & FORKGATE_FEATURE_MSYNC)) {
-		close(fd);
-		return too_old;
-	}
-	close(fd);
-	return NULL;
-}
-
 /* Where libraries are, seen from the command: built here, or installed */
 static const struct {
 	const char *preload;
@@ -270,7 +250,9 @@ static int set_preload(bool raw_clone)
 	char *value;
 	size_t i;
 
-	base[length < 0 ? 0 : length] = '\0';
+	if (length < 0)		/* no /proc */
+		length = snprintf(base, sizeof(base), "%s", (char *)getauxval(AT_EXECFN));
+	base[length < (ssize_t)sizeof(base) ? length : 0] = '\0';
 	*(strrchr(base, '/') ?: base) = '\0';
 	for (i = 0; i < ARRAY_SIZE(places); i++)
 		if (join(preload, base, places[i].preload, "libforkgate-preload.so") &&
@@ -297,7 +279,9 @@ static int set_preload(bool raw_clone)
 static int start(const struct run_settings *settings, bool raw_clone, char **argv)
 {
 	char path[PATH_MAX], value[160];
-	const char *problem;
+	struct forkgate_device device;
+	struct trouble trouble;
+	bool usable;
 	int status;
 
 	if (!find_program(argv[0], path)) {
@@ -307,13 +291,15 @@ static int start(const struct run_settings *settings, bool raw_clone, char **arg
 	status = check_program(argv[0], path, 0);
 	if (status)
 		return status;
-	problem = device_problem();
-	if (problem && settings->require_module) {
-		cmd_error("/dev/forkgate: %s. \"forkgate check\" says more.", problem);
+	/* Mapping and descriptor end with this program. */
+	usable = device_open(&device, &trouble);
+	if (!usable && settings->require_module) {
+		cmd_error("%s\n%s", trouble.what, trouble.cure);
 		return CMD_TRACE_FAILED;
 	}
-	if (problem == too_old)
-		cmd_error("/dev/forkgate: %s. Until then the library is the gate.", problem);
+	if (!usable && trouble.too_old)
+		cmd_error("%s; until it is replaced, the library is the gate.\n%s",
+			  trouble.what, trouble.cure);
 	status = set_preload(raw_clone);
 	if (status)
 		return status;

@@ -138,10 +138,10 @@ static const char *text_of(int reason)
 {
 	switch (reason) {
 	case ENODEV:
-		return "the module is not loaded";
+		return "no /dev/forkgate leads to the module, see \"forkgate check\"";
 	case EACCES:
 	case EPERM:
-		return "no permission to use /dev/forkgate";
+		return "no permission to use /dev/forkgate, see \"forkgate check\"";
 	case ENOTSUP:
 		return "the module is of another version, see \"forkgate check\"";
 	case ENOSYS:
