@@ -133,6 +133,20 @@ static int utf8_length(const unsigned char *s)
 	return length;
 }
 
+void cmd_printable(char *text)
+{
+	unsigned char *s = (unsigned char *)text;
+	int length;
+
+	for (; *s; s += length) {
+		length = utf8_length(s);
+		if (length && *s >= ' ' && *s != 127 && (s[0] != 0xc2 || s[1] >= 0xa0))
+			continue;
+		length = length ? length : 1;
+		memset(s, '?', length);
+	}
+}
+
 void json_string(FILE *out, const char *string)
 {
 	const unsigned char *s = (const unsigned char *)string;

@@ -51,6 +51,12 @@ int cmd_flush(void);
 extern const char *cmd_bold, *cmd_red, *cmd_cyan, *cmd_yellow, *cmd_reverse, *cmd_plain;
 void cmd_colours(void);
 
+/*
+ * cmd_printable - replace by "?" what would do something to a terminal: control
+ * characters, and what is not UTF-8. Names and labels are those of any user.
+ */
+void cmd_printable(char *text);
+
 /* cmd_read - a whole file with a zero byte behind it, or NULL with errno; to be freed */
 char *cmd_read(const char *path);
 

@@ -61,19 +61,6 @@ static bool is_octal(const char *s)
 	       s[2] <= '7';
 }
 
-/* What would do something to a terminal becomes "?": control characters, those of two bytes too */
-static void make_printable(char *text)
-{
-	unsigned char *c = (unsigned char *)text;
-
-	for (; *c; c++) {
-		if (*c < ' ' || *c == 127)
-			*c = '?';
-		else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0)
-			memset(c, '?', 2);
-	}
-}
-
 /* A word as the program wrote it, printable */
 static void name(const char *line, const char *field, char *out, size_t size)
 {
@@ -90,7 +77,7 @@ static void name(const char *line, const char *field, char *out, size_t size)
 		out[i] = c ? c : '?';
 	}
 	out[i] = '\0';
-	make_printable(out);
+	cmd_printable(out);
 }
 
 /* Room for one more element of an array that grows by doubling */
@@ -276,7 +263,7 @@ const char *gates_comm(pid_t tgid, pid_t tid)
 	free(text);
 	if (*comm)
 		comm[strlen(comm) - 1] = '\0';
-	make_printable(comm);
+	cmd_printable(comm);
 	return comm;
 }
 

@@ -77,7 +77,10 @@ static char *resolve(Dwfl *dwfl, uint64_t site)
 		ret = asprintf(&name, "%s+%#" PRIx64, file, site - start);
 	else
 		ret = asprintf(&name, "%#" PRIx64, site);
-	return ret < 0 ? NULL : name;
+	if (ret < 0)
+		return NULL;
+	cmd_printable(name);
+	return name;
 }
 
 /* The number that the kernel gives the first namespace: PROC_PID_INIT_INO */

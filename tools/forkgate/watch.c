@@ -208,13 +208,20 @@ static bool is_column(char c)
 	return (c & 0xc0) != 0x80;
 }
 
+/* The last byte of an escape sequence, or of its line where it has no end */
+static const char *escape_end(const char *text)
+{
+	text += strcspn(text, "m\n");
+	return *text == 'm' ? text : text - 1;
+}
+
 static int columns_of(const char *text)
 {
 	int columns = 0;
 
 	for (; *text && *text != '\n'; text++) {
 		if (*text == ESCAPE)
-			text += strcspn(text, "m\n");
+			text = escape_end(text);
 		else
 			columns += is_column(*text);
 	}
@@ -228,13 +235,16 @@ static int columns_of(const char *text)
 static const char *print_line(const char *text, int columns)
 {
 	bool fits = columns_of(text) <= columns;
+	const char *end;
 	int column = 0;
 
+	/* Before the text: behind a full line this would erase its last character. */
+	fputs("\033[K", stdout);
 	for (; *text && *text != '\n'; text++) {
 		if (*text == ESCAPE) {
-			for (; *text != 'm'; text++)
-				putchar(*text);
-			putchar('m');
+			end = escape_end(text);
+			fwrite(text, 1, end - text + 1, stdout);
+			text = end;
 			continue;
 		}
 		column += is_column(*text);
@@ -243,7 +253,6 @@ static const char *print_line(const char *text, int columns)
 		else if (column == columns && is_column(*text))
 			putchar('>');
 	}
-	fputs("\033[K", stdout);
 	return text + !!*text;
 }
 
@@ -275,6 +284,7 @@ static void print_screen(const char *text, const char *keys, int rows, int colum
 	fputs(cmd_reverse, stdout);
 	print_line(keys, columns);
 	fputs(cmd_plain, stdout);
+	fputs("\033[?25l", stdout);
 	fflush(stdout);
 }
 
