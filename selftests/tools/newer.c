@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -32,9 +33,15 @@ long syscall(long number, ...)
 	for (i = 0; i < 6; i++)
 		args[i] = va_arg(list, long);
 	va_end(list);
-	result = real(number, args[0], args[1], args[2], args[3], args[4], args[5]);
 	i = number == SYS_ioctl ? 1 : number == SYS_msync ? 3 : 0;
-	if (i && (unsigned int)args[i] == FORKGATE_IOC_QUERY && !result) {
+	if (i && (unsigned int)args[i] != FORKGATE_IOC_QUERY)
+		i = 0;
+	if (i && from("NEWER_ERROR", 0)) {
+		errno = from("NEWER_ERROR", 0);
+		return -1;
+	}
+	result = real(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+	if (i && !result) {
 		query = (void *)args[i + 1];
 		query->abi = from("NEWER_ABI", query->abi);
 		query->features |= from("NEWER_FEATURES", 0);

@@ -25,7 +25,7 @@
 /* What hands the device to a container, by what made it; %s is the device's number. */
 static const struct manager {
 	const char *name;	/* in $container, or where systemd keeps that */
-	const char *mark;	/* otherwise: a file that it makes, or a variable that it sets */
+	const char *mark;	/* otherwise: a file that it makes, or a variable it sets */
 	const char *cure;
 } managers[] = {
 	{ "kubernetes", "KUBERNETES_SERVICE_HOST",
@@ -73,18 +73,15 @@ static const struct manager *find_manager(void)
 		if (!strcmp(name, managers[i].name))
 			found = &managers[i];
 	for (i = 0; i < ARRAY_SIZE(managers) && !found; i++)
-		if (getenv(managers[i].mark) || !access(managers[i].mark, F_OK))
+		if (*managers[i].mark == '/' ? !access(managers[i].mark, F_OK) :
+					       !!getenv(managers[i].mark))
 			found = &managers[i];
 	free(kept);
 	return device_contained() ? found : NULL;
 }
 
-/*
- * Is the module loaded? sysfs and procfs both know, and one may be missing.
- * @number: then the device's, "10:123"
- * Return: 1, 0, or -1 if it cannot be seen.
- */
-static int find_module(char number[32])
+/* sysfs and procfs both know, and one may be missing. */
+int device_find_module(char number[32])
 {
 	char *text = word("/sys/class/misc/forkgate/dev"), *name;
 	int loaded;
@@ -162,15 +159,25 @@ static void no_node(struct trouble *trouble, int loaded, const char *number)
 static void wrong_node(struct trouble *trouble, int loaded, const char *number)
 {
 	struct stat status;
+	char found[32];
 
 	if (stat(FORKGATE_DEVICE, &status) || !S_ISCHR(status.st_mode)) {
 		what(trouble, "device: /dev/forkgate is no device");
 		cure(trouble, "Remove it on the host, load the module anew, hand it over again.");
-	} else if (!loaded) {
+		return;
+	}
+	if (!loaded) {
 		not_loaded(trouble, "; /dev/forkgate is left from an earlier time");
+		return;
+	}
+	snprintf(found, sizeof(found), "%u:%u", major(status.st_rdev), minor(status.st_rdev));
+	if (loaded > 0 && !strcmp(found, number)) {
+		trouble->too_old = true;
+		what(trouble, "module: too old, it does not know the calls of this release");
+		cure(trouble, "Install the module of this release. " DEVICE_RELOAD);
 	} else {
-		what(trouble, "device: /dev/forkgate is %u:%u, and the module's is %s",
-		     major(status.st_rdev), minor(status.st_rdev), loaded > 0 ? number : "not");
+		what(trouble, "device: /dev/forkgate is %s, and the module's %s%s", found,
+		     loaded > 0 ? "is " : "cannot be seen", loaded > 0 ? number : "");
 		cure(trouble, "The module was loaded anew: start the container again.");
 	}
 }
@@ -246,7 +253,7 @@ bool device_open(struct forkgate_device *device, struct trouble *trouble)
 
 	if (obstacle == FORKGATE_NO_OBSTACLE)
 		return true;
-	loaded = find_module(number);
+	loaded = device_find_module(number);
 	trouble->loaded = loaded;
 	trouble->too_old = false;
 	if (obstacle == FORKGATE_NOT_OPENED) {
@@ -256,7 +263,7 @@ bool device_open(struct forkgate_device *device, struct trouble *trouble)
 		wrong_node(trouble, loaded, number);
 	} else if (obstacle == FORKGATE_NOT_SPOKEN) {
 		trouble->too_old = device->query.abi < FORKGATE_ABI;
-		what(trouble, "module: too %s, version %u of the interface, and programs need %u",
+		what(trouble, "module: too %s (version %u of the interface, this release has %u)",
 		     trouble->too_old ? "old" : "new", device->query.abi, FORKGATE_ABI);
 		cure(trouble, trouble->too_old ?
 		     "Install the module of this release. " DEVICE_RELOAD :

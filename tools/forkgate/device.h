@@ -32,6 +32,14 @@ struct trouble {
  */
 bool device_open(struct forkgate_device *device, struct trouble *trouble);
 
+/**
+ * device_find_module - is the module loaded?
+ * @number: then the device's, "10:123"
+ *
+ * Return: 1, 0, or -1 if neither /proc nor /sys tells.
+ */
+int device_find_module(char number[32]);
+
 /* device_contained - is this a place for no modules, where /lib/modules is not the kernel's? */
 bool device_contained(void);
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cmd.h"
+#include "device.h"
 #include "gates.h"
 
 #define BUCKETS	64	/* more than the module has */
@@ -274,7 +275,8 @@ int cmd_stat(int argc, char **argv)
 		{}
 	};
 	void (*print)(void) = print_text;
-	int option;
+	int option, loaded;
+	char number[32];
 
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
@@ -294,7 +296,8 @@ int cmd_stat(int argc, char **argv)
 	if (optind < argc)
 		return cmd_usage_error(usage, "unknown argument \"%s\"", argv[optind]);
 
-	if (print == print_prometheus && access("/sys/module/forkgate", F_OK)) {
+	loaded = device_find_module(number);
+	if (print == print_prometheus && !loaded) {
 		print_protection(false);
 		return cmd_flush();
 	}

@@ -140,7 +140,8 @@ static bool instance_make(void)
 	}
 	/* Events name threads by their ids there. */
 	if (!symbol_initial_pids()) {
-		cmd_error("run this in the initial pid namespace, outside of containers");
+		cmd_error(geteuid() ? "needs root" :
+			  "run this in the initial pid namespace, outside of containers");
 		return false;
 	}
 	remove_stale(roots[i]);
