@@ -6,6 +6,7 @@ Runs anywhere as anybody; must not need root.
 """
 
 import errno
+import ctypes
 import os
 import subprocess
 import tempfile
@@ -155,6 +156,46 @@ def check_on_an_old_kernel():
     needs_no_module()
     check(run("check", preexec_fn=lambda: ctypes.CDLL(None).personality(0x20000)), 1,
           "module: not installed for kernel 2.6.", "forkgate needs Linux 5.10 or later")
+
+
+def installed(vermagic, signer, lockdown=None):
+    """check, where a module is installed of which modinfo(8) says that, and lockdown is like that"""
+    script = f"""
+mount -t tmpfs upper /mnt
+mkdir /mnt/upper /mnt/work /mnt/bin
+mount -t overlay lib -o "lowerdir=$(realpath /lib),upperdir=/mnt/upper,workdir=/mnt/work" "$(realpath /lib)"
+mkdir -p "/lib/modules/$(uname -r)/updates"
+: >"/lib/modules/$(uname -r)/updates/forkgate.ko"
+echo '#!/bin/sh
+[ "$2" = vermagic ] && echo "{vermagic}" || echo "{signer}"' >/mnt/bin/modinfo
+chmod +x /mnt/bin/modinfo
+PATH=/mnt/bin:$PATH
+"""
+    if lockdown:
+        if not os.path.exists("/sys/kernel/security"):
+            raise Skip("there is no /sys/kernel/security here")
+        script += f"mount -t tmpfs security /sys/kernel/security\necho '{lockdown}' >/sys/kernel/security/lockdown\n"
+    return run("check", before=elsewhere(script))
+
+
+@test
+def check_finds_a_module_for_another_kernel():
+    needs_no_module()
+    release = os.uname().release
+    check(installed("5.10.0-other SMP mod_unload", ""), 1, "forkgate.ko is for kernel 5.10.0-other, and this is " + release,
+          "forkgate-install(7)")
+    for vermagic in release + " SMP mod_unload", "":
+        assert "is for kernel" not in check(installed(vermagic, ""), 1, "ok       module: installed")
+
+
+@test
+def check_finds_a_module_without_signature():
+    needs_no_module()
+    release = os.uname().release
+    for lockdown in "none [integrity] confidentiality", "none integrity [confidentiality]":
+        check(installed(release, "", lockdown), 1, "PROBLEM  signature: none", "Sign it: forkgate-install(7)")
+        check(installed(release, "DKMS key", lockdown), 1, 'note     signature: by "DKMS key"')
+    assert "signature" not in check(installed(release, "", "[none] integrity confidentiality"), 1)
 
 
 @test

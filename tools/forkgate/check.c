@@ -153,10 +153,14 @@ static char *module_info(const char *path, const char *field, const char *end)
 	free(command);
 	if (!pipe)
 		return NULL;
-	if (getline(&text, &size, pipe) > 0)
-		text[strcspn(text, end)] = '\0';
+	if (getline(&text, &size, pipe) <= 0)
+		*text = '\0';
 	pclose(pipe);
-	return text;
+	text[strcspn(text, end)] = '\0';
+	if (*text)
+		return text;
+	free(text);
+	return NULL;
 }
 
 static void check_signature(const char *path)
