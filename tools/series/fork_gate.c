@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A place in kernel_clone() where one driver may hold clones back. While there
- * is no driver, a clone executes one jump that is patched out.
+ * is no driver, a clone executes one jump that is patched out, and a call.
  *
  * ops->wants() runs in an RCU read-side critical section; ops->clone() sleeps, so
  * it runs outside of one and needs no reference: a task between the two has not
@@ -24,7 +24,7 @@ static DEFINE_MUTEX(fork_gate_mutex);
 
 static pid_t fork_gate_clone(struct kernel_clone_args *args)
 {
-	pid_t (*clone)(struct kernel_clone_args *args) = kernel_clone_ungated;
+	pid_t (*clone)(struct kernel_clone_args *args) = NULL;
 	const struct fork_gate_ops *ops;
 
 	rcu_read_lock();
@@ -32,7 +32,7 @@ static pid_t fork_gate_clone(struct kernel_clone_args *args)
 	if (ops && ops->wants(args))
 		clone = ops->clone;
 	rcu_read_unlock();
-	return clone(args);
+	return clone ? clone(args) : kernel_clone_ungated(args);
 }
 
 /* The main fork routine, which is in fork.c, unless a gate holds it back */
@@ -81,6 +81,7 @@ EXPORT_SYMBOL_GPL(fork_gate_register);
 
 /**
  * fork_gate_unregister - end what fork_gate_register() began
+ * @ops: what was registered
  *
  * ops->wants() is not called any more. A task may still be on its way to
  * ops->clone(), or in it: a module calls synchronize_rcu_tasks(), waits for those
@@ -89,9 +90,13 @@ EXPORT_SYMBOL_GPL(fork_gate_register);
  *
  * Context: may sleep.
  */
-void fork_gate_unregister(void)
+void fork_gate_unregister(const struct fork_gate_ops *ops)
 {
 	mutex_lock(&fork_gate_mutex);
+	if (WARN_ON_ONCE(rcu_access_pointer(fork_gate_ops) != ops)) {
+		mutex_unlock(&fork_gate_mutex);
+		return;
+	}
 	static_branch_disable(&fork_gate_key);
 	RCU_INIT_POINTER(fork_gate_ops, NULL);
 	mutex_unlock(&fork_gate_mutex);

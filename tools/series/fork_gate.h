@@ -22,7 +22,7 @@ struct fork_gate_ops {
 };
 
 int fork_gate_register(const struct fork_gate_ops *ops);
-void fork_gate_unregister(void);
+void fork_gate_unregister(const struct fork_gate_ops *ops);
 pid_t fork_gate_go_on(struct kernel_clone_args *args);
 
 /* What fork.c calls its kernel_clone(): with a gate, fork_gate.c has that one. */

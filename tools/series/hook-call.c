@@ -36,7 +36,7 @@ int fg_hook_on(void)
  */
 void fg_hook_off(void)
 {
-	fork_gate_unregister();
+	fork_gate_unregister(&fg_ops);
 }
 
 /**
