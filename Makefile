@@ -34,7 +34,7 @@ programs: lib
 	@$(MAKE) -C tools/demo
 
 .PHONY: setup demo demo-here check check-all check-release lint bench mutants fuzz soak model series
-setup: ## install the Debian packages that demo and check need
+setup: ## install the Debian packages that targets for developers need
 	@tools/setup
 
 demo: setup programs ## show what the gate does, in a virtual machine [FORKS=1000]
@@ -62,7 +62,7 @@ model: setup ## check the models of the protocol, and mutants of them that must 
 mutants: setup selftests ## remove one guard after the other: tests must fail
 	@selftests/mutants/run
 
-series: setup ## write patches for the kernel's own tree into build/series, see tools/series/run --help
+series: setup ## write patches for the kernel's own tree into build/series, then: tools/series/run check
 	@tools/series/run
 
 SECONDS ?= 600

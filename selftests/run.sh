@@ -44,7 +44,7 @@ elif ! mapfile -t programs <"$dir/programs"; then
 	echo "run.sh: no list of programs in $dir: build the selftests first" >&2
 	exit 1
 fi
-cd "$dir" || exit 1
+cd "$dir" || { echo "run.sh: build the selftests first: make selftests" >&2; exit 1; }
 
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
