@@ -143,6 +143,7 @@ static char *module_info(const char *path, const char *field, const char *end)
 {
 	char *command, *text = NULL;
 	size_t size = 0;
+	ssize_t length;
 	FILE *pipe;
 
 	/* It is not in the path of users. */
@@ -153,11 +154,11 @@ static char *module_info(const char *path, const char *field, const char *end)
 	free(command);
 	if (!pipe)
 		return NULL;
-	if (getline(&text, &size, pipe) <= 0)
-		*text = '\0';
+	length = getline(&text, &size, pipe);
 	pclose(pipe);
-	text[strcspn(text, end)] = '\0';
-	if (*text)
+	if (length > 0)
+		text[strcspn(text, end)] = '\0';
+	if (length > 0 && *text)
 		return text;
 	free(text);
 	return NULL;
