@@ -111,6 +111,18 @@ def trace_to_nowhere():
 
 
 @test
+def trace_follows_no_link_that_it_was_not_told_of():
+    """The folder may be another user's, and root runs this"""
+    with tempfile.TemporaryDirectory() as folder:
+        os.symlink(folder + "/target", folder + "/forkgate-trace.svg")
+        check(run("trace", "true", cwd=folder), 125, "forkgate-trace.svg: is a link")
+        assert os.listdir(folder) == ["forkgate-trace.svg"]
+        os.unlink(folder + "/forkgate-trace.svg")
+        os.mkfifo(folder + "/forkgate-trace.svg")
+        check(run("trace", "true", cwd=folder), 125, "forkgate-trace.svg: No such device")
+
+
+@test
 def watch_without_terminal():
     check(run("watch"), 1, "needs a terminal")
 

@@ -27,6 +27,7 @@
 
 #define EVENTS		1000000	/* how many are kept */
 #define COMM		16	/* columns before "-PID" in a line */
+#define PICTURE		"forkgate-trace.svg"
 
 static const char usage[] =
 	"usage: forkgate trace [-o FILE] [--perfetto FILE] [--] PROGRAM [ARGUMENT...]\n"
@@ -34,7 +35,7 @@ static const char usage[] =
 	"Runs a program and draws when its gates were closed, which forks waited and for\n"
 	"whom, and who was kept out: a picture that any browser shows. Needs root.\n"
 	"\n"
-	"  -o, --output FILE  the picture, an SVG file (forkgate-trace.svg); a name that\n"
+	"  -o, --output FILE  the picture, an SVG file (" PICTURE "); a name that\n"
 	"                     ends in .json asks for what --perfetto writes instead\n"
 	"  --perfetto FILE    the same for https://ui.perfetto.dev and Chrome's tracing\n"
 	"\n"
@@ -567,13 +568,19 @@ static bool save(FILE *file, const char *path, void (*draw)(const struct timelin
 	return false;
 }
 
-/* What is there already stays until there is something to save. */
+/*
+ * What is there already stays until there is something to save. A name that was not
+ * asked for leads nowhere else: the folder may be another user's.
+ */
 static FILE *create(const char *path)
 {
-	FILE *file = fopen(path, "ae");
+	int flags = strcmp(path, PICTURE) ? 0 : O_NOFOLLOW | O_NONBLOCK;
+	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | flags, 0666);
+	FILE *file = fd < 0 ? NULL : fdopen(fd, "a");
 
 	if (!file)
-		cmd_error("%s: %s", path, strerror(errno));
+		cmd_error("%s: %s", path, flags && errno == ELOOP ?
+			  "is a link; name its target with -o" : strerror(errno));
 	return file;
 }
 
@@ -694,7 +701,7 @@ int cmd_trace(int argc, char **argv)
 		json = svg;
 		svg = NULL;
 	} else if (!svg && !json) {
-		svg = "forkgate-trace.svg";
+		svg = PICTURE;
 	}
 	return trace(argv + optind, svg, json);
 }
