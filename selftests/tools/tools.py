@@ -9,10 +9,14 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
+import gzip
 import json
+import mmap
 import os
 import pty
 import re
+import resource
 import select
 import shutil
 import signal
@@ -218,6 +222,119 @@ def trace_in_a_container_says_where_to_run_it():
 @test
 def ps_is_for_root():
     check(run("ps", user=NOBODY), 1, "only root")
+
+
+#
+# Files of programs, which any user may have written
+#
+
+
+@contextlib.contextmanager
+def inside(path, places=1):
+    """The command's words for ps where threads of this process, which maps a file, are inside sections there"""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        gates = f"gate tgid={os.getpid()}\n" + "".join(
+            f" inside tid={os.getpid()} domains=memory site={start + i:#x}\n" for i in range(places))
+        yield file, elsewhere(f"""
+mount -t tmpfs none /sys/kernel/debug
+mkdir /sys/kernel/debug/forkgate
+cat >/sys/kernel/debug/forkgate/gates <<END
+{gates}END
+""")
+
+
+def names_of(before):
+    """What ps calls these places"""
+    gate, = json.loads(check(run("ps", "--json", before=before), 0))["gates"]
+    return [holder["symbol"] for holder in gate["inside"]]
+
+
+def write_elf(path, symbols):
+    """A file with that many empty symbols, which take no room in it but time to look at"""
+    table = 64 + 56 + 3 * 64
+    names = table + symbols * 24
+    with open(path, "wb") as file:
+        file.write(struct.pack("16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, 62, 1, 0, 64, 120, 0, 64, 56, 1, 64, 3, 2))
+        file.write(struct.pack("IIQQQQQQ", 1, 5, 0, 0, 0, table, table, 4096))
+        file.write(bytes(64))
+        file.write(struct.pack("IIQQQQIIQQ", 1, 2, 0, 0, table, symbols * 24, 2, 0, 8, 24))
+        file.write(struct.pack("IIQQQQIIQQ", 9, 3, 0, 0, names, 17, 0, 0, 1, 0))
+        file.seek(names)
+        file.write(b"\0.symtab\0.strtab\0")
+
+
+@test
+def ps_opens_no_file_that_a_program_names():
+    """One with debugging information, by a link that leads to a fifo. To open a device could do more than wait"""
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkfifo(folder + "/fifo")
+        name = f"../root{folder}/fifo".encode() + b"\0"
+        with open(folder + "/link", "wb") as link:
+            link.write(name + bytes(-len(name) % 4) + b"\1\2\3\4")
+        subprocess.run(["objcopy", "--strip-all", "--remove-section", ".note.gnu.build-id", "--add-section",
+                        f".gnu_debuglink={folder}/link", SCENE, folder + "/evil"], check=True)
+        with inside(folder + "/evil") as (_, before):
+            assert names_of(before) == ["evil+0"]
+
+
+@test
+def ps_waits_for_no_lease():
+    """Who maps a file may have a lease on it, which makes those wait who open it: here for ever"""
+    limit = "/proc/sys/fs/lease-break-time"
+    with open(limit, encoding="ascii") as file:
+        old = file.read()
+    write(limit, "0")
+    ignored = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            with inside(shutil.copy(SCENE, folder)) as (file, before):
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+                assert names_of(before) == ["scene+0"]
+    finally:
+        signal.signal(signal.SIGIO, ignored)
+        write(limit, old)
+
+
+@test
+def ps_unpacks_no_files():
+    """As elfutils does with those of gzip; this one becomes a gigabyte"""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(gzip.compress(bytes(16 << 20)) * 64)
+        file.flush()
+        with inside(file.name) as (_, before):
+            names_of(before)
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert most < 700 << 10, f"ps needed {most} KiB"
+
+
+@test
+def ps_survives_a_file_that_shrinks():
+    def is_mapped(path, process):
+        for maps in glob.glob("/proc/[0-9]*/maps"):
+            with contextlib.suppress(OSError), open(maps, encoding="utf-8", errors="replace") as file:
+                if path in file.read() and maps != f"/proc/{os.getpid()}/maps":
+                    return True
+        return process.poll() is not None
+
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = folder + "/elf"
+        write_elf(path, 4000000)
+        with inside(path) as (_, before):
+            with subprocess.Popen(before + [FORKGATE, "ps"], stdout=subprocess.PIPE, text=True) as process:
+                wait_for(lambda: is_mapped(path, process))
+                os.truncate(path, 100)
+                output = process.communicate(timeout=LIMIT)[0]
+    assert process.returncode == 0 and "memory, " in output, (process.returncode, output)
+
+
+@test
+def ps_ends_in_spite_of_slow_files():
+    """300 names that take a second or more each"""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        write_elf(folder + "/elf", 4000000)
+        with inside(folder + "/elf", 300) as (_, before):
+            assert len(names_of(before)) == 300
 
 
 #

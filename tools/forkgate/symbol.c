@@ -2,18 +2,36 @@
 /*
  * symbol.c - names of code addresses of other processes, by elfutils
  *
+ * Any user may have written the files that names come from, to harm who looks. So
+ * a process of its own reads them, which gives its rights away and has a limit of
+ * time and memory: what can go wrong is that a name is missing.
+ *
  * Must not stop a process that it looks at, and must not fail: where nothing is
  * known, the name of an address is the address.
  */
 #include <elfutils/libdwfl.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <grp.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "cmd.h"
+
+#define NAME_SIZE	512
+#define NAME_MS		5000		/* for one name */
+#define ALL_NS		20000000000ULL	/* for all names, until they are forgotten */
+#define MEMORY		(512UL << 20)	/* a larger file is not mapped, but read in parts */
+#define NOBODY		65534
 
 /* The last few names: watch and trace ask for the same ones all the time. */
 static struct known {
@@ -23,12 +41,30 @@ static struct known {
 } known[256];
 
 static unsigned int next;
+static uint64_t spent;	/* ns */
 
 static pid_t looked_at;
 
+/* A regular file: to open another one may wait, or do something. Nor is a lease waited for. */
+static int open_regular(const char *path)
+{
+	int found = open(path, O_PATH | O_CLOEXEC), fd = -1;
+	struct stat status;
+	char again[32];
+
+	if (found < 0)
+		return -1;
+	snprintf(again, sizeof(again), "/proc/self/fd/%d", found);
+	if (!fstat(found, &status) && S_ISREG(status.st_mode))
+		fd = open(again, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	close(found);
+	return fd;
+}
+
 /*
  * The file that is mapped, not the one that has its path here: the process may
- * have another root, or the file may have been replaced.
+ * have another root, or the file may have been replaced. The last thing that
+ * needs rights.
  */
 static int find_elf(Dwfl_Module *module, void **data, const char *name, Dwarf_Addr base,
 		    char **path, Elf **elf)
@@ -37,33 +73,38 @@ static int find_elf(Dwfl_Module *module, void **data, const char *name, Dwarf_Ad
 	glob_t found;
 	int fd = -1;
 
-	if (*name != '/')	/* the vdso */
-		return dwfl_linux_proc_find_elf(module, data, name, base, path, elf);
+	(void)module;
+	(void)data;
+	(void)elf;
+	if (*name != '/')	/* the vdso has no sections */
+		return -1;
 	snprintf(pattern, sizeof(pattern), "/proc/%d/map_files/%" PRIx64 "-*", looked_at, base);
 	if (!glob(pattern, 0, NULL, &found)) {
-		fd = open(found.gl_pathv[0], O_RDONLY | O_CLOEXEC);
+		fd = open_regular(found.gl_pathv[0]);
 		if (fd >= 0)
 			*path = strdup(found.gl_pathv[0]);
 	}
 	globfree(&found);
+	if (setgroups(0, NULL) || setresgid(NOBODY, NOBODY, NOBODY) ||
+	    setresuid(NOBODY, NOBODY, NOBODY))
+		_exit(CMD_PROBLEM);
 	return fd;
 }
 
 static const Dwfl_Callbacks callbacks = {
 	.find_elf = find_elf,
-	.find_debuginfo = dwfl_standard_find_debuginfo,
+	/* By the build id alone: a file may also name another one, which may be any. */
+	.find_debuginfo = dwfl_build_id_find_debuginfo,
 };
 
-/* Of a site, "function+0x1f (file)", as far as that is known; to be freed */
-static char *resolve(Dwfl *dwfl, uint64_t site)
+/* Of a site, "function+0x1f (file)", as far as that is known; otherwise empty */
+static void resolve(Dwfl *dwfl, uint64_t site, char name[NAME_SIZE])
 {
 	const char *symbol = NULL, *path = NULL, *file;
 	Dwfl_Module *module;
 	GElf_Off offset = 0;
 	Dwarf_Addr start = 0;
 	GElf_Sym sym;
-	char *name;
-	int ret;
 
 	module = dwfl_addrmodule(dwfl, site);
 	if (module) {
@@ -72,15 +113,73 @@ static char *resolve(Dwfl *dwfl, uint64_t site)
 	}
 	file = path && strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
 	if (symbol)
-		ret = asprintf(&name, "%s+%#" PRIx64 " (%s)", symbol, (uint64_t)offset, file);
+		snprintf(name, NAME_SIZE, "%s+%#" PRIx64 " (%s)", symbol, (uint64_t)offset, file);
 	else if (file)
-		ret = asprintf(&name, "%s+%#" PRIx64, file, site - start);
-	else
-		ret = asprintf(&name, "%#" PRIx64, site);
-	if (ret < 0)
-		return NULL;
+		snprintf(name, NAME_SIZE, "%s+%#" PRIx64, file, site - start);
+}
+
+/* In a process of its own: write the name to a pipe, if there is one. */
+static void look_up(pid_t tgid, uint64_t site, int pipe)
+{
+	const struct rlimit memory = { MEMORY, MEMORY };
+	char name[NAME_SIZE] = "";
+	Dwfl *dwfl;
+
+	/* It keeps neither the terminal nor other files. */
+	setsid();
+	dup2(pipe, STDIN_FILENO);
+	syscall(__NR_close_range, STDOUT_FILENO, ~0U, 0);	/* glibc 2.34 has it, too */
+	setrlimit(RLIMIT_AS, &memory);
+
+	looked_at = tgid;
+	unsetenv("DEBUGINFOD_URLS");	/* nobody wants to wait for a server */
+	dwfl = dwfl_begin(&callbacks);
+	/* No memory is read, so the process goes on. */
+	if (dwfl && !dwfl_linux_proc_report(dwfl, tgid) && !dwfl_report_end(dwfl, NULL, NULL))
+		resolve(dwfl, site, name);
+	_exit(write(STDIN_FILENO, name, strlen(name)) < 0);
+}
+
+static uint64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000ULL + time.tv_nsec;
+}
+
+/* Return: whether there is a name. */
+static bool ask(pid_t tgid, uint64_t site, char name[NAME_SIZE])
+{
+	struct pollfd answer = { .events = POLLIN };
+	uint64_t began = now();
+	ssize_t length = 0;
+	bool answered;
+	int ends[2];
+	pid_t pid;
+
+	if (spent >= ALL_NS || pipe2(ends, O_CLOEXEC))
+		return false;
+	pid = fork();
+	if (!pid)
+		look_up(tgid, site, ends[1]);
+	close(ends[1]);
+	answer.fd = ends[0];
+	if (pid > 0) {
+		answered = poll(&answer, 1, NAME_MS) > 0;
+		if (answered)
+			length = read(ends[0], name, NAME_SIZE - 1);
+		kill(pid, SIGKILL);
+		/* Otherwise it may wait for a file system where signals do not end that. */
+		waitpid(pid, NULL, answered ? 0 : WNOHANG);
+	}
+	close(ends[0]);
+	spent += now() - began;
+	if (length <= 0)
+		return false;
+	name[length] = '\0';
 	cmd_printable(name);
-	return name;
+	return true;
 }
 
 /* The number that the kernel gives the first namespace: PROC_PID_INIT_INO */
@@ -104,8 +203,8 @@ bool symbol_initial_pids(void)
 const char *symbol_name(pid_t tgid, uint64_t site)
 {
 	static char address[32];
+	char name[NAME_SIZE];
 	struct known *entry;
-	Dwfl *dwfl;
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(known); i++)
@@ -115,20 +214,12 @@ const char *symbol_name(pid_t tgid, uint64_t site)
 	snprintf(address, sizeof(address), "%#" PRIx64, site);
 	if (!symbol_initial_pids())
 		return address;
-	looked_at = tgid;
-	unsetenv("DEBUGINFOD_URLS");	/* nobody wants to wait for a server */
-	dwfl = dwfl_begin(&callbacks);
-	if (!dwfl)
-		return address;
-	/* No memory is read, so the process goes on. */
-	if (dwfl_linux_proc_report(dwfl, tgid) || dwfl_report_end(dwfl, NULL, NULL)) {
-		dwfl_end(dwfl);
-		return address;
-	}
 	entry = &known[next++ % ARRAY_SIZE(known)];
 	free(entry->name);
-	*entry = (struct known){ .tgid = tgid, .site = site, .name = resolve(dwfl, site) };
-	dwfl_end(dwfl);
+	*entry = (struct known){
+		.tgid = tgid, .site = site,
+		.name = strdup(ask(tgid, site, name) ? name : address),
+	};
 	return entry->name ? entry->name : address;
 }
 
@@ -136,6 +227,7 @@ void symbol_forget(void)
 {
 	size_t i;
 
+	spent = 0;
 	for (i = 0; i < ARRAY_SIZE(known); i++) {
 		free(known[i].name);
 		known[i].name = NULL;
