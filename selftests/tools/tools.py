@@ -1012,6 +1012,14 @@ def trace_draws_a_fork_that_waited():
 
 
 @test
+def trace_of_words_that_are_no_xml():
+    """The names of threads, which are anybody's, are printed by the same function"""
+    with tempfile.TemporaryDirectory() as folder:
+        check(run("trace", "-o", folder + "/t.svg", "true", "\x1b<&\ufffe\uffff\udcff\ufffd"), 0)
+        has(titles(folder + "/t.svg"), "^forkgate: true \\?<&\\?{7}\ufffd$")
+
+
+@test
 def trace_draws_a_fork_that_waited_in_vain():
     before = stat()
     with tempfile.TemporaryDirectory() as folder:
