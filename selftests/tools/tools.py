@@ -901,7 +901,8 @@ def watch_says_why_it_ends():
     finally:
         subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
     assert terminal.is_cooked()
-    assert "does not exist" in terminal.text.split("\033[?1049l")[-1], terminal.text
+    said = terminal.text.split("\033[?1049l")[-1]
+    assert "does not exist" in said and "Mount debugfs: mount -t debugfs" in said, terminal.text
 
 
 def without_times(text):

@@ -30,8 +30,6 @@
 #include "cmd.h"
 #include "device.h"
 
-#define LOCKDOWN	"/sys/kernel/security/lockdown"
-
 static const char usage[] =
 	"usage: forkgate check\n"
 	"\n"
@@ -88,20 +86,11 @@ static char first(const char *path)
 	return c;
 }
 
-static bool contains(const char *path, const char *what)
-{
-	char *text = cmd_read(path);
-	bool found = text && strstr(text, what);
-
-	free(text);
-	return found;
-}
-
 /*
- * Without the module: is it installed, and could it work?
+ * Without the module: could it work?
  */
 
-static void check_config(const char *release)
+static void check_config(void)
 {
 	static const char * const needed[] = {
 		"CONFIG_MODULES=y", "CONFIG_TRACEPOINTS=y",
@@ -112,14 +101,17 @@ static void check_config(const char *release)
 		"CONFIG_HAVE_STATIC_CALL=y",
 #endif
 	};
+	struct utsname kernel;
 	char path[256], *text;
 	bool complete = true;
 	size_t i;
 
-	snprintf(path, sizeof(path), "/boot/config-%s", release);
+	if (uname(&kernel))
+		return;
+	snprintf(path, sizeof(path), "/boot/config-%s", kernel.release);
 	text = cmd_read(path);
 	if (!text) {
-		snprintf(path, sizeof(path), "/lib/modules/%s/config", release);
+		snprintf(path, sizeof(path), "/lib/modules/%s/config", kernel.release);
 		text = cmd_read(path);
 	}
 	if (!text) {
@@ -136,114 +128,6 @@ static void check_config(const char *release)
 	if (complete)
 		good("kernel configuration: all that the module needs is in %s", path);
 	free(text);
-}
-
-/* What modinfo(8) says of a file, up to a character of @end; to be freed. NULL if nothing. */
-static char *module_info(const char *path, const char *field, const char *end)
-{
-	char *command, *text = NULL;
-	size_t size = 0;
-	ssize_t length;
-	FILE *pipe;
-
-	/* It is not in the path of users. */
-	if (asprintf(&command, "PATH=$PATH:/usr/sbin:/sbin modinfo -F %s '%s' 2>/dev/null",
-		     field, path) < 0)
-		return NULL;
-	pipe = popen(command, "re");
-	free(command);
-	if (!pipe)
-		return NULL;
-	length = getline(&text, &size, pipe);
-	pclose(pipe);
-	if (length > 0)
-		text[strcspn(text, end)] = '\0';
-	if (length > 0 && *text)
-		return text;
-	free(text);
-	return NULL;
-}
-
-static void check_signature(const char *path)
-{
-	char *signer;
-
-	if (first("/sys/module/module/parameters/sig_enforce") != 'Y' &&
-	    !contains(LOCKDOWN, "[integrity]") && !contains(LOCKDOWN, "[confidentiality]"))
-		return;
-	signer = module_info(path, "signer", "\n");
-	if (signer)
-		note("signature: by \"%s\", a key to be enrolled: forkgate-install(7)", signer);
-	else
-		problem("Sign it: forkgate-install(7), SECURE BOOT.",
-			"signature: none, and this kernel loads only signed modules");
-	free(signer);
-}
-
-/* Return: what to do where there is no module for a kernel; a static buffer */
-static const char *how_to_install(const char *release)
-{
-	static char text[256];
-	unsigned int major, minor;
-	struct stat status;
-	char path[256];
-	glob_t found;
-
-	if (sscanf(release, "%u.%u", &major, &minor) == 2 &&
-	    (major < 5 || (major == 5 && minor < 10)))
-		return "forkgate needs Linux 5.10 or later.";
-	if (glob("/usr/src/forkgate-*/dkms.conf", 0, NULL, &found))
-		return "Install forkgate-dkms, or in the source tree: make, make install.";
-	globfree(&found);
-
-	snprintf(path, sizeof(path), "/lib/modules/%s/build", release);
-	if (stat(path, &status)) {
-		snprintf(text, sizeof(text),
-			 "For dkms, install the headers of this kernel: linux-headers-%s", release);
-	} else if (!glob("/var/lib/dkms/forkgate/*/build/make.log", 0, NULL, &found)) {
-		snprintf(text, sizeof(text),
-			 "dkms could not build it, see %s. Then, as root: dkms autoinstall",
-			 found.gl_pathv[0]);
-		globfree(&found);
-	} else {
-		return "As root: dkms autoinstall";
-	}
-	return text;
-}
-
-static void check_module_file(const char *release)
-{
-	char pattern[256], *built_for;
-	const char *path;
-	glob_t found;
-
-	/* Where "make install", DKMS and a kernel's own build put it */
-	snprintf(pattern, sizeof(pattern),
-		 "/lib/modules/%s/{updates,updates/dkms,extra,kernel/*/*/*}/forkgate.ko*", release);
-	if (glob(pattern, GLOB_BRACE, NULL, &found)) {
-		problem(how_to_install(release), "module: not installed for kernel %s", release);
-		return;
-	}
-	path = found.gl_pathv[0];
-	built_for = module_info(path, "vermagic", "\n ");
-	if (built_for && strcmp(built_for, release))
-		problem("Build it for this kernel: forkgate-install(7), WHEN IT DOES NOT WORK.",
-			"module: %s is for kernel %s, and this is %s", path, built_for, release);
-	else
-		good("module: installed, %s", path);
-	free(built_for);
-	check_signature(path);
-	globfree(&found);
-}
-
-static void check_unloaded(void)
-{
-	struct utsname kernel;
-
-	if (uname(&kernel))
-		return;
-	check_module_file(kernel.release);
-	check_config(kernel.release);
 }
 
 /*
@@ -272,7 +156,7 @@ static int check_device(void)
 	if (!device_open(&device, &trouble)) {
 		problem(trouble.cure, "%s", trouble.what);
 		if (!trouble.loaded && !device_contained())
-			check_unloaded();
+			check_config();
 		return -1;
 	}
 	/* The trial makes a gate of its own. */
@@ -483,9 +367,9 @@ static void check_switches(void)
 		good("livepatch: none of kernel_clone");
 	globfree(&found);
 
-	if (contains(LOCKDOWN, "[confidentiality]"))
+	if (cmd_contains(DEVICE_LOCKDOWN, "[confidentiality]"))
 		note("lockdown: confidentiality; no unsigned modules, no \"forkgate trace\"");
-	else if (contains(LOCKDOWN, "[integrity]"))
+	else if (cmd_contains(DEVICE_LOCKDOWN, "[integrity]"))
 		note("lockdown: integrity; no unsigned modules");
 }
 

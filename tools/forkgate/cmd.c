@@ -98,6 +98,15 @@ fail:
 	return NULL;
 }
 
+bool cmd_contains(const char *path, const char *text)
+{
+	char *all = cmd_read(path);
+	bool found = all && strstr(all, text);
+
+	free(all);
+	return found;
+}
+
 const char *cmd_time(uint64_t ns)
 {
 	static char buffers[8][32];

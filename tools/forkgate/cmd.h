@@ -60,6 +60,9 @@ void cmd_printable(char *text);
 /* cmd_read - a whole file with a zero byte behind it, or NULL with errno; to be freed */
 char *cmd_read(const char *path);
 
+/* cmd_contains - is this text in that file? */
+bool cmd_contains(const char *path, const char *text);
+
 /* cmd_time - nanoseconds for people: "1.2 ms"; one of a few static buffers */
 const char *cmd_time(uint64_t ns);
 

@@ -2,11 +2,12 @@
 /*
  * device.c - why the module's gate cannot be used here, and what to do about it
  *
- * For "check" and "run", which therefore agree. The library's own code asks; this
+ * For all subcommands, which therefore agree. The library's own code asks; this
  * finds words for the answer, and looks where it runs only as far as the advice
  * depends on that. Must not change anything.
  */
 #include <errno.h>
+#include <glob.h>
 #include <linux/capability.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -15,12 +16,16 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
+#include <sys/utsname.h>
+#include <unistd.h>
 
 #include "cmd.h"
 #include "device.h"
 
 #define MISC_MAJOR	10
 #define PAGE		"forkgate-containers(7)"
+#define LOAD		"Load it, as root: modprobe forkgate."
+#define DMESG		"If that fails, dmesg has the reason."
 
 /* What hands the device to a container, by what made it; %s is the device's number. */
 static const struct manager {
@@ -134,13 +139,142 @@ static void hand_over(struct trouble *trouble, const char *number, const char *o
 		cure(trouble, text);
 }
 
+/*
+ * The module, where it is not loaded
+ */
+
+/* What modinfo(8) says of a file, up to a character of @end; to be freed. NULL if nothing. */
+static char *module_info(const char *path, const char *field, const char *end)
+{
+	char *command, *text = NULL;
+	size_t size = 0;
+	ssize_t length;
+	FILE *pipe;
+
+	/* It is not in the path of users. */
+	if (asprintf(&command, "PATH=$PATH:/usr/sbin:/sbin modinfo -F %s '%s' 2>/dev/null",
+		     field, path) < 0)
+		return NULL;
+	pipe = popen(command, "re");
+	free(command);
+	if (!pipe)
+		return NULL;
+	length = getline(&text, &size, pipe);
+	pclose(pipe);
+	if (length > 0)
+		text[strcspn(text, end)] = '\0';
+	if (length > 0 && *text)
+		return text;
+	free(text);
+	return NULL;
+}
+
+/* Return: what to do where there is no module for a kernel; a static buffer */
+static const char *how_to_install(const char *release)
+{
+	static char text[256];
+	unsigned int major, minor;
+	struct stat status;
+	char path[256];
+	glob_t found;
+
+	if (sscanf(release, "%u.%u", &major, &minor) == 2 &&
+	    (major < 5 || (major == 5 && minor < 10)))
+		return "forkgate needs Linux 5.10 or later.";
+	if (glob("/usr/src/forkgate-*/dkms.conf", 0, NULL, &found))
+		return "As root, install forkgate-dkms, or make install in the source tree; "
+		       "then modprobe forkgate.";
+	globfree(&found);
+
+	snprintf(path, sizeof(path), "/lib/modules/%s/build", release);
+	if (stat(path, &status)) {
+		snprintf(text, sizeof(text),
+			 "For dkms, install the headers of this kernel: linux-headers-%s", release);
+	} else if (!glob("/var/lib/dkms/forkgate/*/build/make.log", 0, NULL, &found)) {
+		snprintf(text, sizeof(text),
+			 "dkms could not build it, see %s. Then, as root: dkms autoinstall",
+			 found.gl_pathv[0]);
+		globfree(&found);
+	} else {
+		return "As root: dkms autoinstall";
+	}
+	return text;
+}
+
+/* Where "make install", DKMS and a kernel's own build put it. Return: to be freed, or NULL. */
+static char *find_file(const char *release)
+{
+	char pattern[256], *path;
+	glob_t found;
+
+	snprintf(pattern, sizeof(pattern),
+		 "/lib/modules/%s/{updates,updates/dkms,extra,kernel/*/*/*}/forkgate.ko*", release);
+	if (glob(pattern, GLOB_BRACE, NULL, &found))
+		return NULL;
+	path = strdup(found.gl_pathv[0]);
+	globfree(&found);
+	return path;
+}
+
+static bool wants_signature(void)
+{
+	return cmd_contains("/sys/module/module/parameters/sig_enforce", "Y") ||
+	       cmd_contains(DEVICE_LOCKDOWN, "[integrity]") ||
+	       cmd_contains(DEVICE_LOCKDOWN, "[confidentiality]");
+}
+
+/* One trouble: what keeps it from being loaded, if that is known */
 static void not_loaded(struct trouble *trouble, const char *more)
 {
+	char *path = NULL, *built_for = NULL, *signer = NULL;
+	struct utsname kernel;
+
 	what(trouble, "module: not loaded%s", more);
-	cure(trouble, device_contained() ?
-	     "On the host, as root: modprobe forkgate. If that fails, dmesg has the reason." :
-	     "Load it, as root: modprobe forkgate. If that fails, dmesg has the reason.");
+	if (device_contained() || uname(&kernel)) {
+		cure(trouble, "On the host, as root: modprobe forkgate. " DMESG);
+		return;
+	}
+	path = find_file(kernel.release);
+	if (!path) {
+		what(trouble, "module: not installed for kernel %s%s", kernel.release, more);
+		cure(trouble, how_to_install(kernel.release));
+		return;
+	}
+	built_for = module_info(path, "vermagic", "\n ");
+	if (wants_signature())
+		signer = module_info(path, "signer", "\n");
+	if (built_for && strcmp(built_for, kernel.release)) {
+		what(trouble, "module: %s is for kernel %s, and this is %s", path, built_for,
+		     kernel.release);
+		cure(trouble, "Build it for this one: forkgate-install(7), WHEN IT DOES NOT WORK.");
+	} else if (wants_signature() && !signer) {
+		what(trouble, "module: %s is not signed, as this kernel wants it", path);
+		cure(trouble, "Sign it: forkgate-install(7), SECURE BOOT.");
+	} else if (signer) {
+		snprintf(trouble->cure, sizeof(trouble->cure),
+			 LOAD " The kernel has to know the key \"%s\": forkgate-install(7)",
+			 signer);
+	} else {
+		cure(trouble, LOAD " " DMESG);
+	}
+	free(signer);
+	free(built_for);
+	free(path);
 }
+
+bool device_not_loaded(struct trouble *trouble)
+{
+	char number[32];
+
+	if (device_find_module(number))
+		return false;
+	not_loaded(trouble, "");
+	return true;
+}
+
+/*
+ * The device
+ */
 
 static void no_node(struct trouble *trouble, int loaded, const char *number)
 {

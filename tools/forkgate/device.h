@@ -7,6 +7,7 @@
 
 #include "../lib/device-internal.h"
 
+#define DEVICE_LOCKDOWN	"/sys/kernel/security/lockdown"
 #define DEVICE_RELOAD	"As root, when no process uses it: modprobe -r forkgate && modprobe forkgate"
 
 /**
@@ -39,6 +40,12 @@ bool device_open(struct forkgate_device *device, struct trouble *trouble);
  * Return: 1, 0, or -1 if neither /proc nor /sys tells.
  */
 int device_find_module(char number[32]);
+
+/**
+ * device_not_loaded - is the module known not to be loaded?
+ * @trouble: then says why, as device_open() does
+ */
+bool device_not_loaded(struct trouble *trouble);
 
 /* device_contained - is this a place for no modules, where /lib/modules is not the kernel's? */
 bool device_contained(void);

@@ -9,8 +9,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cmd.h"
+#include "device.h"
 #include "gates.h"
 
 const char * const gates_counters[GATES_COUNTERS] = {
@@ -175,15 +177,17 @@ static int by_tgid(const void *a, const void *b)
 
 void gates_open_error(const char *path, int error)
 {
-	if (error == EACCES || error == EPERM)
+	struct trouble trouble;
+
+	if (error == EACCES || error == EPERM || (error == ENOENT && geteuid()))
 		cmd_error("%s: only root may read this.\n"
 			  "A program can read the state of its own gate, see forkgate_state(3).",
 			  path);
+	else if (error == ENOENT && device_not_loaded(&trouble))
+		cmd_error("%s\n%s", trouble.what, trouble.cure);
 	else if (error == ENOENT)
 		cmd_error("%s does not exist.\n"
-			  "Load the module (modprobe forkgate; \"forkgate check\" says more), and\n"
-			  "mount debugfs (mount -t debugfs none /sys/kernel/debug).",
-			  path);
+			  "Mount debugfs: mount -t debugfs none /sys/kernel/debug", path);
 	else
 		cmd_error("%s: %s", path, strerror(error));
 }
