@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "cmd.h"
+#include "device.h"
 #include "gates.h"
 #include "timeline.h"
 
@@ -113,6 +114,19 @@ static void remove_stale(const char *tracefs)
 	globfree(&found);
 }
 
+/* In the order in which it has to be cured */
+static void say_unusable(const char *what)
+{
+	struct trouble trouble;
+
+	if (geteuid())
+		cmd_error("needs root");
+	else if (device_not_loaded(&trouble))
+		cmd_error("%s\n%s", trouble.what, trouble.cure);
+	else
+		cmd_error("%s", what);
+}
+
 static bool instance_make(void)
 {
 	static const char * const roots[] = { "/sys/kernel/tracing", "/sys/kernel/debug/tracing" };
@@ -129,20 +143,17 @@ static bool instance_make(void)
 			break;
 	}
 	if (i == ARRAY_SIZE(roots)) {
-		cmd_error(geteuid() ? "needs root" :
-			  "no tracefs; mount it: mount -t tracefs none /sys/kernel/tracing");
+		say_unusable("no tracefs; mount it: mount -t tracefs none /sys/kernel/tracing");
 		return false;
 	}
 	snprintf(path, sizeof(path), "%s/events/forkgate", roots[i]);
 	if (access(path, F_OK)) {
-		cmd_error(errno == EACCES ? "needs root" :
-			  "no tracepoints forkgate:*; load the module (\"forkgate check\" says more)");
+		say_unusable("the module has no tracepoints here; dmesg has the reason");
 		return false;
 	}
 	/* Events name threads by their ids there. */
 	if (!symbol_initial_pids()) {
-		cmd_error(geteuid() ? "needs root" :
-			  "run this in the initial pid namespace, outside of containers");
+		say_unusable("run this in the initial pid namespace, outside of containers");
 		return false;
 	}
 	remove_stale(roots[i]);
@@ -553,35 +564,55 @@ static void summary(const char *svg, const char *json)
 		cmd_error("%" PRIu64 " events were lost", tl.lost);
 }
 
-static bool save(FILE *file, const char *path, void (*draw)(const struct timeline *, FILE *))
+/* Where a timeline goes; path is NULL if nowhere */
+struct output {
+	const char *path;
+	FILE *file;
+	bool made;	/* the file is new */
+};
+
+static bool save(const struct output *output, void (*draw)(const struct timeline *, FILE *))
 {
+	FILE *file = output->file;
+
 	if (!file)
 		return true;
-	if (ftruncate(fileno(file), 0) && errno != EINVAL) {
-		cmd_error("%s: %s", path, strerror(errno));
-		return false;
+	if (!ftruncate(fileno(file), 0) || errno == EINVAL) {
+		draw(&tl, file);
+		if (!fflush(file) && !ferror(file) && !fclose(file))
+			return true;
 	}
-	draw(&tl, file);
-	if (!fflush(file) && !ferror(file) && !fclose(file))
-		return true;
-	cmd_error("%s: %s", path, strerror(errno));
+	cmd_error("%s: %s", output->path, strerror(errno));
 	return false;
 }
 
 /*
- * What is there already stays until there is something to save. A name that was not
- * asked for leads nowhere else: the folder may be another user's.
+ * What cannot be written is not recorded. What is there already stays until there is
+ * something to save. A name that was not asked for leads nowhere else: the folder may be
+ * another user's.
  */
-static FILE *create(const char *path)
+static bool output_open(struct output *output)
 {
-	int flags = strcmp(path, PICTURE) ? 0 : O_NOFOLLOW | O_NONBLOCK;
-	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | flags, 0666);
-	FILE *file = fd < 0 ? NULL : fdopen(fd, "a");
+	int flags, fd;
+	struct stat there;
 
-	if (!file)
-		cmd_error("%s: %s", path, flags && errno == ELOOP ?
+	if (!output->path)
+		return true;
+	flags = strcmp(output->path, PICTURE) ? 0 : O_NOFOLLOW | O_NONBLOCK;
+	output->made = lstat(output->path, &there);
+	fd = open(output->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | flags, 0666);
+	output->file = fd < 0 ? NULL : fdopen(fd, "a");
+	if (!output->file)
+		cmd_error("%s: %s", output->path, flags && errno == ELOOP ?
 			  "is a link; name its target with -o" : strerror(errno));
-	return file;
+	return output->file;
+}
+
+/* There is nothing to save: leave no empty file. */
+static void output_drop(const struct output *output)
+{
+	if (output->file && output->made)
+		unlink(output->path);
 }
 
 static char *join(char **argv)
@@ -601,18 +632,11 @@ static char *join(char **argv)
 static int trace(char **argv, const char *svg, const char *json)
 {
 	struct sigaction action = { .sa_handler = on_signal }, ignore = { .sa_handler = SIG_IGN };
-	FILE *picture = NULL, *perfetto = NULL;
+	struct output picture = { .path = svg }, perfetto = { .path = json };
+	int go, failed, status, error, result = CMD_TRACE_FAILED;
 	struct tl_event *first;
-	int go, failed, status, error;
 	char *title;
 
-	/* What cannot be written is not recorded. */
-	if (svg)
-		picture = create(svg);
-	if (json)
-		perfetto = create(json);
-	if ((svg && !picture) || (json && !perfetto))
-		return CMD_TRACE_FAILED;
 	if (!start(argv, &go, &failed))
 		return CMD_TRACE_FAILED;
 	sigaction(SIGTERM, &action, NULL);
@@ -621,11 +645,11 @@ static int trace(char **argv, const char *svg, const char *json)
 	sigaction(SIGINT, &ignore, NULL);
 	sigaction(SIGQUIT, &ignore, NULL);
 
-	if (!instance_make()) {
+	if (!instance_make() || !output_open(&picture) || !output_open(&perfetto)) {
 		close(go);
 		waitpid(child, NULL, 0);
 		instance_remove();
-		return CMD_TRACE_FAILED;
+		goto drop;
 	}
 	tl.from = now();
 	first = new_event(TL_TASK, tl.from);
@@ -637,18 +661,24 @@ static int trace(char **argv, const char *svg, const char *json)
 	instance_remove();
 	if (read(failed, &error, sizeof(error)) == sizeof(error)) {
 		cmd_error("%s: %s", argv[0], strerror(error));
-		return error == ENOENT ? CMD_NOT_FOUND : CMD_CANNOT_RUN;
+		result = error == ENOENT ? CMD_NOT_FOUND : CMD_CANNOT_RUN;
+		goto drop;
 	}
 
 	title = join(argv);
 	tl.title = title ? title : "";
 	tl_build(&tl);
-	if (!save(picture, svg, tl_svg) || !save(perfetto, json, tl_perfetto))
-		return CMD_TRACE_FAILED;
+	if (!save(&picture, tl_svg) || !save(&perfetto, tl_perfetto))
+		goto drop;
 	summary(svg, json);
 	tl_free(&tl);
 	free(title);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+
+drop:
+	output_drop(&picture);
+	output_drop(&perfetto);
+	return result;
 }
 
 static bool ends_in(const char *text, const char *end)
