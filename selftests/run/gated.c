@@ -468,12 +468,14 @@ TEST(wrong_arguments)
 	EXPECT_EQ(2, run(NULL));
 	EXPECT_SAID("no program");
 	EXPECT_EQ(2, run("--timeout", "5x", "true", NULL));
-	EXPECT_SAID("\"5x\"");
+	EXPECT_SAID("\"5x\" is not a number with ns, us, ms, s, min or h, at most 1h");
 	EXPECT_EQ(2, run("--timeout", "2h", "true", NULL));
+	EXPECT_EQ(2, run("--patience", "1 ms", "true", NULL));
+	EXPECT_SAID("\"1 ms\" is not a number with ns, us, ms, s, min or h, at most 1h");
 	EXPECT_EQ(2, run("--on-timeout", "hang", "true", NULL));
 	EXPECT_SAID("\"hang\"");
 	EXPECT_EQ(2, run("--domains", "memory,heap", "true", NULL));
-	EXPECT_SAID("\"memory,heap\"");
+	EXPECT_SAID("\"memory,heap\" is not memory, files or memory,files");
 	EXPECT_EQ(2, run("--patience", NULL));
 	EXPECT_SAID("--patience needs a value");
 	EXPECT_EQ(2, run("--frobnicate", "true", NULL));

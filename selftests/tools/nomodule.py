@@ -98,7 +98,7 @@ def two_formats():
 @test
 def bad_delays():
     for delay in ("0", "x", "1x", "-1", "nan", "99999999"):
-        check(run("watch", "-d", delay), 2, delay)
+        check(run("watch", "-d", delay), 2, f'"{delay}" (0.05 to 86400 seconds)')
     check(run("watch", "-d"), 2, "-d")
 
 

@@ -315,6 +315,8 @@ static int start(const struct run_settings *settings, bool raw_clone, char **arg
 	return errno == ENOENT ? CMD_NOT_FOUND : CMD_CANNOT_RUN;
 }
 
+#define INVALID_DOMAINS	"\"%s\" is not memory, files or memory,files"
+#define INVALID_TIME	"\"%s\" is not a number with ns, us, ms, s, min or h, at most 1h"
 #define bad_value(format)	cmd_usage_error(usage, format, optarg)
 
 int cmd_run(int argc, char **argv)
@@ -328,7 +330,7 @@ int cmd_run(int argc, char **argv)
 		switch (option) {
 		case OPTION_TIMEOUT:
 			if (!parse_time(optarg, &settings.timeout))
-				return bad_value("--timeout: invalid time \"%s\" (at most 1h)");
+				return bad_value("--timeout: " INVALID_TIME);
 			if (!settings.timeout)
 				settings.timeout = FORKGATE_FOREVER;
 			break;
@@ -342,7 +344,7 @@ int cmd_run(int argc, char **argv)
 			break;
 		case OPTION_PATIENCE:
 			if (!parse_time(optarg, &settings.patience))
-				return bad_value("--patience: invalid time \"%s\" (at most 1h)");
+				return bad_value("--patience: " INVALID_TIME);
 			break;
 		case OPTION_DOMAINS:
 			if (!parse_domains(optarg, &settings.domains))

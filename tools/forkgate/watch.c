@@ -466,7 +466,7 @@ int cmd_watch(int argc, char **argv)
 			seconds = strtod(optarg, &end);
 			if (end == optarg || *end || !(seconds >= 0.05 && seconds <= 86400))
 				return cmd_usage_error(usage,
-						       "invalid delay \"%s\" (0.05 to 86400)",
+						       "invalid delay \"%s\" (0.05 to 86400 seconds)",
 						       optarg);
 			delay.tv_sec = seconds;
 			delay.tv_nsec = (seconds - delay.tv_sec) * 1e9;
