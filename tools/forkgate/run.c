@@ -281,7 +281,6 @@ static int start(const struct run_settings *settings, bool raw_clone, char **arg
 	char path[PATH_MAX], value[160];
 	struct forkgate_device device;
 	struct trouble trouble;
-	bool usable;
 	int status;
 
 	if (!find_program(argv[0], path)) {
@@ -291,15 +290,20 @@ static int start(const struct run_settings *settings, bool raw_clone, char **arg
 	status = check_program(argv[0], path, 0);
 	if (status)
 		return status;
-	/* Mapping and descriptor end with this program. */
-	usable = device_open(&device, &trouble);
-	if (!usable && settings->require_module) {
-		cmd_error("%s\n%s", trouble.what, trouble.cure);
-		return CMD_TRACE_FAILED;
+	/*
+	 * The library cannot tell a module that is too old from another device. Mapping and
+	 * descriptor end with this program.
+	 */
+	if ((settings->require_module || !access(FORKGATE_DEVICE, F_OK)) &&
+	    !device_open(&device, &trouble)) {
+		if (settings->require_module) {
+			cmd_error("%s\n%s", trouble.what, trouble.cure);
+			return CMD_TRACE_FAILED;
+		}
+		if (trouble.too_old)
+			cmd_error("%s; until it is replaced, the library is the gate.\n%s",
+				  trouble.what, trouble.cure);
 	}
-	if (!usable && trouble.too_old)
-		cmd_error("%s; until it is replaced, the library is the gate.\n%s",
-			  trouble.what, trouble.cure);
 	status = set_preload(raw_clone);
 	if (status)
 		return status;
@@ -348,7 +352,7 @@ int cmd_run(int argc, char **argv)
 			break;
 		case OPTION_DOMAINS:
 			if (!parse_domains(optarg, &settings.domains))
-				return bad_value("--domains: \"%s\" is no list of domains");
+				return bad_value("--domains: " INVALID_DOMAINS);
 			break;
 		case OPTION_RAW_CLONE:
 			raw_clone = true;
