@@ -577,13 +577,16 @@ def device_of_an_older_module():
 
 @test
 def check_finds_another_release():
-    """As after an upgrade, while the module of the release before is still loaded"""
+    """As after an upgrade, while the module of the release before is still loaded, and as before one"""
     with tempfile.NamedTemporaryFile("w", encoding="ascii") as older:
         older.write("0.0\n")
         older.flush()
         subprocess.run(["mount", "--bind", older.name, "/sys/module/forkgate/version"], check=True)
         try:
             check(run("check"), 0, "note     module: release 0.0 is loaded", "modprobe -r forkgate && modprobe forkgate")
+            write(older.name, "9999.0\n")
+            output = check(run("check"), 0, "note     module: release 9999.0 is loaded", "Upgrade the command and the lib")
+            assert "modprobe -r" not in output, output
         finally:
             subprocess.run(["umount", "/sys/module/forkgate/version"], check=True)
     assert "is loaded, and this command" not in check(run("check"), 0)

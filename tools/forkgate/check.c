@@ -142,8 +142,9 @@ static void check_release(void)
 	if (loaded)
 		loaded[strcspn(loaded, "\n")] = '\0';
 	if (loaded && strcmp(loaded, FG_VERSION))
-		note("module: release %s is loaded, and this command is of %s. " DEVICE_RELOAD,
-		     loaded, FG_VERSION);
+		note("module: release %s is loaded, and this command is of %s. %s", loaded,
+		     FG_VERSION, strverscmp(loaded, FG_VERSION) < 0 ? DEVICE_RELOAD :
+		     "Upgrade the command and the library.");
 	free(loaded);
 }
 
