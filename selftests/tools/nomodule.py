@@ -111,7 +111,15 @@ def trace_without_program():
 
 @test
 def watch_without_terminal():
-    check(run("watch"), 1, "needs a terminal")
+    """On either side: in a pipe or a file there is not one control character"""
+    text = 'needs a terminal; for a file or a pipe use "forkgate ps"'
+    assert not check(run("watch"), 1, text)
+    keys, terminal = pty.openpty()
+    result = subprocess.run([FORKGATE, "watch"], stdin=terminal, capture_output=True, text=True, timeout=LIMIT,
+                            check=False)
+    os.close(keys)
+    os.close(terminal)
+    assert not check(result, 1, text)
 
 
 @test
