@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 # "forkgate run" says of which locks it sees nothing: in programs that have just the marks of Go and Rust, or a
-# library's name, in those that the compilers make here, if there are any, and of Python. It must not trip over a
-# damaged program.
+# library's name, in those that the compilers make here, if there are any, of Java and of Python. It must not trip over
+# a damaged program.
 
 # shellcheck disable=SC2317 # tests are called by their names
 set -uo pipefail
@@ -67,11 +67,18 @@ test_programs_of_rust() {
 	said 'std::sync::Mutex (Rust)' ./real-rust
 }
 
+java='synchronized and java.util.concurrent.locks'
+
+test_programs_of_java() {
+	command -v java >java.path || { echo 'no Java' >&2; return 4; }
+	said "$java (libjli.so)" java -version
+}
+
 test_libraries_and_what_they_need() {
 	local pair
 
 	for pair in libglib-2.0.so.0=GMutex libQt5Core.so.5=QMutex libQt6Core.so.6=QMutex libtbb.so.12=tbb::mutex \
-		libabsl_synchronization.so.20220623=absl::Mutex; do
+		libabsl_synchronization.so.20220623=absl::Mutex "libjvm.so=$java"; do
 		compile "${pair%=*}" -shared -fPIC </dev/null
 		compile libmiddle.so -shared -fPIC -Wl,--no-as-needed -L. -l:"${pair%=*}" </dev/null
 		compile needs -Wl,--no-as-needed -L. -lmiddle </dev/null

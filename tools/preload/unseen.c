@@ -24,9 +24,14 @@
 /* Of a part of the program, at most: that takes some milliseconds. */
 #define SEARCHED	(16 << 20)
 
+/* The JVM's own locks are mutexes; Java's are words that it compares and swaps. */
+#define JAVA	"synchronized and java.util.concurrent.locks"
+
 static const struct {
 	const char *library, *locks;
 } libraries[] = {
+	{ "libjli.so", JAVA },	/* of the program "java", which loads libjvm.so later */
+	{ "libjvm.so", JAVA },
 	{ "libglib-2.0.so", "GMutex" },
 	{ "libQt5Core.so", "QMutex" },
 	{ "libQt6Core.so", "QMutex" },
