@@ -18,14 +18,16 @@ compile() {
 	{ cat && echo 'int main(void) { return 0; }'; } | ${CC:-cc} -x c - -Wl,-rpath,"$tmp" -o "$@"
 }
 
-# said TEXT COMMAND...: exactly that is said of its locks; "" is nothing
+advice='... forks do not wait for them, and a child that takes one may hang;
+... make sections of what they protect, see forkgate-guide(7)'
+
+# said TEXT COMMAND...: exactly that is said of its locks, and what to do about it; "" is nothing
 said() {
-	local text=$1
+	local text=${1:+cannot see locks of these kinds: $1$'\n'$advice}
 
 	shift
 	"$forkgate" run "$@" 2>&1 >/dev/null | sed -n 's/^forkgate: [^ ]*: //p' >"$tmp/said"
-	[ "$(cat "$tmp/said")" = "${text:+cannot see locks of these kinds: $text}" ] ||
-		echo "$* has said: $(cat "$tmp/said")"
+	[ "$(cat "$tmp/said")" = "$text" ] || echo "$* has said: $(cat "$tmp/said")"
 }
 
 # see tap.sh

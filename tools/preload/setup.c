@@ -197,8 +197,11 @@ static __attribute__((__constructor__)) void setup(void)
 		insist_on_module();
 	if (settings.verbose || settings.pid == (unsigned int)getpid())
 		find_unseen(unseen, sizeof(unseen));
-	if (*unseen)
+	if (*unseen) {
 		say("cannot see locks of these kinds: %s", unseen);
+		say("... forks do not wait for them, and a child that takes one may hang;");
+		say("... make sections of what they protect, see forkgate-guide(7)");
+	}
 	if (settings.verbose)
 		say_protection(*unseen);
 	errno = old_errno;
