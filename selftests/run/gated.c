@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <kselftest_harness.h>
@@ -358,13 +359,52 @@ TEST(a_waiter_for_a_condition_is_outside)
 	EXPECT_EQ(0, run("--timeout", "0", SELF, "condition", NULL));
 }
 
+/* Does "addr2line -fe FILE ADDRESS", with what was said, name that function? */
+static bool said_address_of(const char *function)
+{
+	const char *said = strstr(output, " is inside memory at ");
+	char file[4096] = "", command[5000], name[64] = "";
+	unsigned long address;
+	FILE *result;
+
+	if (!said || sscanf(said, " is inside memory at %lx in %4095s", &address, file) != 2)
+		return false;
+	snprintf(command, sizeof(command), "addr2line -fe %s %#lx", file, address);
+	result = popen(command, "r");
+	if (!result || !fgets(name, sizeof(name), result))
+		name[0] = '\0';
+	if (result)
+		pclose(result);
+	name[strcspn(name, "\n")] = '\0';
+	return !strcmp(name, function);
+}
+
 TEST(time_out_proceeds_and_names_the_holder)
 {
 	EXPECT_EQ(0, run("--timeout", "300ms", SELF, "holder", "proceed", NULL));
 	EXPECT_EQ(1, count_said("a fork goes ahead unsafe")) TH_LOG("said: %s", output);
 	EXPECT_EQ(1, count_said(" is inside memory "));
-	EXPECT_EQ(2, count_said("\n"));
+	EXPECT_EQ(1, count_said("\"addr2line -fe FILE ADDRESS\""));
+	EXPECT_EQ(3, count_said("\n"));
 	EXPECT_SAID(self);
+	EXPECT_TRUE(said_address_of("hold_for_ever")) TH_LOG("said: %s", output);
+}
+
+TEST(time_out_tells_when_and_after_how_long)
+{
+	int hours, minutes, seconds, waited = 0;
+	time_t before = time(NULL), said;
+
+	EXPECT_EQ(0, run("--timeout", "300ms", SELF, "holder", "proceed", NULL));
+	EXPECT_EQ(has_module() ? 3 : 4,
+		  sscanf(output, "%*s %*s %d:%d:%d UTC: a fork goes ahead unsafe after %d ms:",
+			 &hours, &minutes, &seconds, &waited)) TH_LOG("said: %s", output);
+	said = before - before % 86400 + hours * 3600 + minutes * 60 + seconds;
+	if (said < before)	/* midnight was between */
+		said += 86400;
+	EXPECT_LE(said, time(NULL));
+	if (!has_module())	/* it is in the kernel's log */
+		EXPECT_GE(waited, 300);
 }
 
 TEST(the_holder_may_have_the_loaders_lock)
@@ -381,7 +421,8 @@ TEST(time_out_fails_if_told_so)
 	if (has_module()) {	/* it is in the kernel's log */
 		EXPECT_STREQ("", output);
 	} else {
-		EXPECT_SAID("a fork fails: other threads stayed inside");
+		EXPECT_SAID(" ms: other threads stayed inside");
+		EXPECT_SAID("a fork fails after ");
 		EXPECT_EQ(1, count_said(" is inside memory "));
 	}
 }

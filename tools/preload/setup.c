@@ -22,6 +22,7 @@
 
 #define HOLDERS		4	/* that are named in a message */
 #define NSEC_PER_SEC	1000000000ULL
+#define NSEC_PER_MSEC	1000000ULL
 
 static struct run_settings settings;
 static unsigned long long last_message;	/* ns */
@@ -47,11 +48,12 @@ static __attribute__((__format__(__printf__, 1, 2))) void say(const char *format
 /* glibc 2.35. dladdr() waits for the lock of the loader, which the holder may have. */
 int _dl_find_object(void *address, struct dl_find_object *found) __attribute__((__weak__));
 
-static void say_holder(const struct forkgate_holder *holder)
+/* Return: whether the address is one in a file. */
+static bool say_holder(const struct forkgate_holder *holder)
 {
 	uint64_t address = holder->site;
 	struct dl_find_object found;
-	const char *file = "?";
+	const char *file = NULL;
 
 	if (_dl_find_object && !_dl_find_object((void *)(uintptr_t)holder->site, &found)) {
 		file = found.dlfo_link_map->l_name;
@@ -62,14 +64,19 @@ static void say_holder(const struct forkgate_holder *holder)
 	say("... thread %d is inside%s%s%s%.*s at %#" PRIx64 " in %s", holder->tid,
 	    holder->domains & FORKGATE_MEMORY ? " memory" : "",
 	    holder->domains & FORKGATE_FILES ? " files" : "", *holder->label ? " " : "",
-	    FORKGATE_LABEL_SIZE, holder->label, address, file);
+	    FORKGATE_LABEL_SIZE, holder->label, address, file ?: "?");
+	return file;
 }
 
 /*
+ * @waited: ns, 0: not known
  * @first: the one that is to be named, or NULL. One message a second is enough, and
  * one for a fork of which both of the callers below learn.
+ *
+ * The time of day is that of UTC: what knows the local one takes a lock.
  */
-static void say_holders(const char *what, const struct forkgate_holder *first)
+static void say_holders(const char *what, unsigned long long waited,
+			const struct forkgate_holder *first)
 {
 	struct forkgate_holder holders[HOLDERS];
 	struct forkgate_state state = {
@@ -77,7 +84,9 @@ static void say_holders(const char *what, const struct forkgate_holder *first)
 		.holders_max = HOLDERS,
 	};
 	unsigned long long last = __atomic_load_n(&last_message, __ATOMIC_RELAXED), time;
+	char after[32] = "";
 	struct timespec now;
+	bool files = false;
 	unsigned int i;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
@@ -87,13 +96,20 @@ static void say_holders(const char *what, const struct forkgate_holder *first)
 					 __ATOMIC_RELAXED) ||
 	    __forkgate_call(FORKGATE_IOC_STATE, &state))
 		return;
-	say("a fork %s: other threads stayed inside sections", what);
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (waited)
+		snprintf(after, sizeof(after), " after %llu ms", waited / NSEC_PER_MSEC);
+	say("%02d:%02d:%02d UTC: a fork %s%s: other threads stayed inside sections",
+	    (int)(now.tv_sec / 3600 % 24), (int)(now.tv_sec / 60 % 60), (int)(now.tv_sec % 60),
+	    what, after);
 	if (first)
-		say_holder(first);
+		files = say_holder(first);
 	for (i = 0; i < HOLDERS && i < state.holders_count; i++)
 		if (holders[i].tid != (int)forkgate_self->tid &&
 		    (!first || holders[i].tid != first->tid))
-			say_holder(&holders[i]);
+			files |= say_holder(&holders[i]);
+	if (files)
+		say("... \"addr2line -fe FILE ADDRESS\" names the function and its line");
 }
 
 /*
@@ -107,7 +123,7 @@ static void before_fork(void)
 	int old_errno = errno;
 
 	if (slot && !slot->tries && slot->outcome == FORKGATE_OUTCOME_UNSAFE)
-		say_holders("goes ahead unsafe", NULL);
+		say_holders("goes ahead unsafe", 0, NULL);
 	errno = old_errno;
 }
 
@@ -116,8 +132,8 @@ static void blame(const struct forkgate_holder *holder, unsigned long long waite
 {
 	int old_errno = errno;
 
-	(void)waited;
-	say_holders(settings.on_timeout == FORKGATE_FAIL ? "fails" : "goes ahead unsafe", holder);
+	say_holders(settings.on_timeout == FORKGATE_FAIL ? "fails" : "goes ahead unsafe", waited,
+		    holder);
 	errno = old_errno;
 }
 
