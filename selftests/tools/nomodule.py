@@ -17,7 +17,7 @@ import tempfile
 from tap import (FORKGATE, HERE, LIMIT, NOBODY, Skip, check, elsewhere, forbid, main, no_module_here, promtool, run,
                  test)
 
-COMMANDS = ("ps", "watch", "stat", "check", "trace")
+COMMANDS = ("ps", "watch", "stat", "check", "trace", "run")
 
 
 def needs_no_module():
@@ -353,24 +353,95 @@ def alerts_pass_promtool():
     promtool("test", "rules", HERE + "/alerts.test.yml")
 
 
-def complete(*words):
-    script = (f'source "{HERE}/../../tools/forkgate/forkgate.bash-completion"; COMP_WORDS=("$@"); '
+COMPLETIONS = HERE + "/../../tools/forkgate"
+
+# Writes what completion offers, and ends the shell when it has
+ZSHRC = """
+fpath=($COMPLETIONS $fpath)
+autoload -Uz compinit
+compinit -u -D
+compadd() {
+	local -a matches
+	[[ " ${(j: :)@[1,(i)--]}" == *" -"[OAD]* ]] ||
+		{ builtin compadd -O matches "$@"; print -rl -- $matches >>$ZDOTDIR/matches }
+	builtin compadd "$@"
+}
+finish() { kill -KILL $$ }
+comppostfuncs=(finish)
+"""
+
+
+def bash(*words):
+    """What bash offers for a command line, whose last word is the one that is completed"""
+    script = (f'source "{COMPLETIONS}/forkgate.bash-completion"; COMP_WORDS=("$@"); '
               'COMP_CWORD=$(($# - 1)); _forkgate; printf "%s\\n" "${COMPREPLY[@]}"')
     return subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, text=True,
                           check=True).stdout.split()
 
 
-@test
-def completion():
-    assert complete("forkgate", "tr") == ["trace"]
-    assert complete("forkgate", "stat", "--p") == ["--prometheus"]
-    assert str(os.getpid()) in complete("forkgate", "ps", "--json", str(os.getpid()))
-    assert "true" in complete("forkgate", "trace", "-o", "x.svg", "tru")
+def fish(*words):
+    script = f'source "{COMPLETIONS}/forkgate.fish"; complete -C $argv[1]'
+    result = subprocess.run(["fish", "--no-config", "-c", script, "--", " ".join(words)], capture_output=True,
+                            text=True, timeout=LIMIT, check=True)
+    assert not result.stderr, result.stderr
+    return [line.split("\t")[0] for line in result.stdout.splitlines()]
+
+
+def zsh(*words):
+    """In a terminal, which completes nothing but what is typed"""
+    with tempfile.TemporaryDirectory() as folder:
+        with open(folder + "/.zshrc", "w", encoding="ascii") as file:
+            file.write(ZSHRC)
+        pid, terminal = pty.fork()
+        if not pid:
+            os.execvpe("zsh", ["zsh", "-i"], {**os.environ, "ZDOTDIR": folder, "COMPLETIONS": COMPLETIONS})
+        os.write(terminal, (" ".join(words) + "\t").encode())
+        said = b""
+        try:
+            while True:
+                said += os.read(terminal, 65536)
+        except OSError:     # it has ended
+            os.close(terminal)
+        os.waitpid(pid, 0)
+        try:
+            with open(folder + "/matches", encoding="utf-8") as file:
+                return [line for line in file.read().split("\n") if line]
+        except FileNotFoundError:
+            raise AssertionError(said) from None
+
+
+def completes(shell):
+    """What the command knows, no more and no less, and programs behind options"""
+    if not shutil.which(shell.__name__):
+        raise Skip(f"no {shell.__name__}")
+    assert {word for word in shell("forkgate", "") if word[0] != "-"} == set(COMMANDS)
+    assert set(shell("forkgate", "--")) == {"--help", "--version"}
+    assert shell("forkgate", "tr") == ["trace"]
     for command in COMMANDS:
-        options = complete("forkgate", command, "--")
-        text = check(run(command, "--help"), 0)
-        for option in options:
-            assert option == "--help" or option in text, f"{command} does not know {option}"
+        known = re.findall("^  (?:-., )?(--[a-z-]+)", check(run(command, "--help"), 0), re.M)
+        options = {option for option in shell("forkgate", command, "--") if option[:2] == "--"}
+        assert options == {"--help", *known}, f"{command}: {options}"
+    assert str(os.getpid()) in shell("forkgate", "ps", str(os.getpid()))
+    assert set(shell("forkgate", "run", "--on-timeout", "")) == {"fail", "proceed"}
+    for options in (["trace", "-o", "x.svg"], ["trace", "--perfetto", "x"], ["run", "--timeout", "5s"],
+                    ["run", "--on-timeout", "fail", "--patience", "0", "--verbose"], ["run"]):
+        assert "true" in shell("forkgate", *options, "tru"), options
+
+
+@test
+def completion_of_bash():
+    completes(bash)
+
+
+@test
+def completion_of_fish():
+    completes(fish)
+    assert not fish("forkgate", "run", "true", "--r"), "options behind the program"
+
+
+@test
+def completion_of_zsh():
+    completes(zsh)
 
 
 main()

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Completion of forkgate(1) for fish. It must not run the command.
 
+# Is it one of these subcommands, before the program that it is to run?
 function __forkgate_is
     set -l words (commandline -opc)
-    test (count $words) -ge 2; and contains -- $words[2] $argv
+    set -q words[2]; and contains -- $words[2] $argv; or return
+    contains -- $words[2] run trace; or return 0
+    argparse -s help o/output= perfetto= timeout= on-timeout= patience= domains= raw-clone require-module verbose \
+        -- $words[3..] 2>/dev/null; or return 0 # an option needs its value
+    not set -q argv[1]
 end
 
 complete -c forkgate -f
@@ -14,7 +19,7 @@ complete -c forkgate -n __fish_use_subcommand -a stat -d 'print counters, and ho
 complete -c forkgate -n __fish_use_subcommand -a check -d 'check whether forks wait here, and say what to do if not'
 complete -c forkgate -n __fish_use_subcommand -a trace -d 'run a program and draw a timeline of its forks'
 complete -c forkgate -n __fish_use_subcommand -l version -d 'print the version'
-complete -c forkgate -l help -d 'print usage'
+complete -c forkgate -n '__fish_use_subcommand; or __forkgate_is run ps watch stat check trace' -l help -d 'print usage'
 complete -c forkgate -n '__forkgate_is ps' -a '(__fish_complete_pids)'
 complete -c forkgate -n '__forkgate_is ps stat' -l json -d 'print one JSON object'
 complete -c forkgate -n '__forkgate_is stat' -l prometheus -d 'print metrics'
@@ -28,4 +33,5 @@ complete -c forkgate -n '__forkgate_is run' -l domains -x -a 'memory files memor
 complete -c forkgate -n '__forkgate_is run' -l raw-clone -d 'also keep malloc whole'
 complete -c forkgate -n '__forkgate_is run' -l require-module -d 'not with the gate of the library'
 complete -c forkgate -n '__forkgate_is run' -l verbose -d 'say what is not covered'
-complete -c forkgate -n '__forkgate_is run trace' -a '(__fish_complete_subcommand --fcs-skip=2)'
+complete -c forkgate -n '__fish_seen_subcommand_from run trace' \
+    -a '(__fish_complete_subcommand --fcs-skip=2 -o --output --perfetto --timeout --on-timeout --patience --domains)'
