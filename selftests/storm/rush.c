@@ -26,7 +26,6 @@ enum { FORKS, VFORKS, SECTIONS, VIOLATIONS, BAD_GATES, NR_COUNTS };
 
 /* Of one process, shared with the one that reports */
 struct pair {
-	pid_t pid;
 	unsigned long count[NR_COUNTS];
 	char failed[80];
 };
@@ -147,18 +146,17 @@ static int pair_main(struct pair *pair)
 	return 0;
 }
 
-/* stuck - has one of them done nothing since? Two threads, two counts */
-static bool stuck(int pairs, unsigned long (*before)[2])
+/* stuck - the first of them that has done nothing since, or -1. Two threads, two counts */
+static int stuck(int pairs, unsigned long (*before)[2])
 {
-	bool any = false;
-
 	for (int i = 0; i < pairs; i++) {
 		struct pair *pair = &all->pair[i];
 
-		any |= READ_ONCE(pair->count[FORKS]) == before[i][0] ||
-		       READ_ONCE(pair->count[SECTIONS]) == before[i][1];
+		if (READ_ONCE(pair->count[FORKS]) == before[i][0] ||
+		    READ_ONCE(pair->count[SECTIONS]) == before[i][1])
+			return i;
 	}
-	return any;
+	return -1;
 }
 
 int main(int argc, char **argv)
@@ -170,6 +168,7 @@ int main(int argc, char **argv)
 	int pairs = argc > 1 ? atoi(argv[1]) : 4;
 	int seconds = argc > 2 ? atoi(argv[2]) : 10;
 	bool hang = false, good = true;
+	pid_t pids[PAIRS_MAX];
 	uint64_t end;
 
 	if (pairs < 1 || pairs > PAIRS_MAX || seconds < 1) {
@@ -186,14 +185,12 @@ int main(int argc, char **argv)
 		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
 	fflush(stdout);
 	for (int i = 0; i < pairs; i++) {
-		struct pair *pair = &all->pair[i];
-
-		pair->pid = fork();
-		if (!pair->pid) {
+		pids[i] = fork();
+		if (!pids[i]) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			_exit(pair_main(pair));
+			_exit(pair_main(&all->pair[i]));
 		}
-		if (pair->pid < 0)
+		if (pids[i] < 0)
 			ksft_exit_fail_msg("fork: %s\n", strerror(errno));
 	}
 	/* At least one round of each, however slow the machine is. */
@@ -203,15 +200,19 @@ int main(int argc, char **argv)
 			before[i][0] = READ_ONCE(all->pair[i].count[FORKS]);
 			before[i][1] = READ_ONCE(all->pair[i].count[SECTIONS]);
 		}
-		hang = !wait_until(!stuck(pairs, before) || READ_ONCE(all->stop));
+		hang = !wait_until(stuck(pairs, before) < 0 || READ_ONCE(all->stop));
+		if (hang)
+			ksft_print_msg("process %d does nothing\n", stuck(pairs, before));
 	}
 	WRITE_ONCE(all->stop, 1);
 	for (int i = 0; i < pairs; i++) {
 		struct pair *pair = &all->pair[i];
 
-		if (child_exit(pair->pid)) {
+		/* Once one has been waited for in vain, the others are not. */
+		if (hang)
+			kill(pids[i], SIGKILL);
+		if (child_exit(pids[i]) && !hang) {
 			ksft_print_msg("process %d failed, or does not end\n", i);
-			kill(pair->pid, SIGKILL);
 			hang = true;
 		}
 		if (pair->failed[0])
