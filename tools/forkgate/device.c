@@ -196,7 +196,7 @@ static const char *how_to_install(const char *release)
 			 found.gl_pathv[0]);
 		globfree(&found);
 	} else {
-		return "As root: dkms autoinstall";
+		return "As root: dpkg-reconfigure forkgate-dkms";
 	}
 	return text;
 }
