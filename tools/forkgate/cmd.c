@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cmd.h"
@@ -105,6 +106,14 @@ bool cmd_contains(const char *path, const char *text)
 
 	free(all);
 	return found;
+}
+
+uint64_t cmd_now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000ULL + time.tv_nsec;
 }
 
 const char *cmd_time(uint64_t ns)

@@ -63,6 +63,9 @@ char *cmd_read(const char *path);
 /* cmd_contains - is this text in that file? */
 bool cmd_contains(const char *path, const char *text);
 
+/* cmd_now - CLOCK_MONOTONIC, ns */
+uint64_t cmd_now(void);
+
 /* cmd_time - nanoseconds for people: "1.2 ms"; one of a few static buffers */
 const char *cmd_time(uint64_t ns);
 

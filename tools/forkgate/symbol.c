@@ -11,24 +11,26 @@
  */
 #include <elfutils/libdwfl.h>
 #include <fcntl.h>
+#include <errno.h>
 #include <glob.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cmd.h"
 
 #define NAME_SIZE	512
-#define NAME_MS		5000		/* for one name */
+#define NAME_S		5		/* for one name */
 #define ALL_NS		20000000000ULL	/* for all names, until they are forgotten */
 #define MEMORY		(512UL << 20)	/* a larger file is not mapped, but read in parts */
 #define NOBODY		65534
@@ -61,6 +63,18 @@ static int open_regular(const char *path)
 	return fd;
 }
 
+/* For good, also those of a program that was executed */
+static void drop_rights(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
+
+	if (setgroups(0, NULL) || setresgid(NOBODY, NOBODY, NOBODY) ||
+	    setresuid(NOBODY, NOBODY, NOBODY) || syscall(__NR_capset, &header, none) ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		_exit(CMD_PROBLEM);
+}
+
 /*
  * The file that is mapped, not the one that has its path here: the process may
  * have another root, or the file may have been replaced. The last thing that
@@ -85,9 +99,7 @@ static int find_elf(Dwfl_Module *module, void **data, const char *name, Dwarf_Ad
 			*path = strdup(found.gl_pathv[0]);
 	}
 	globfree(&found);
-	if (setgroups(0, NULL) || setresgid(NOBODY, NOBODY, NOBODY) ||
-	    setresuid(NOBODY, NOBODY, NOBODY))
-		_exit(CMD_PROBLEM);
+	drop_rights();
 	return fd;
 }
 
@@ -121,7 +133,8 @@ static void resolve(Dwfl *dwfl, uint64_t site, char name[NAME_SIZE])
 /* In a process of its own: write the name to a pipe, if there is one. */
 static void look_up(pid_t tgid, uint64_t site, int pipe)
 {
-	const struct rlimit memory = { MEMORY, MEMORY };
+	const struct rlimit memory = { MEMORY, MEMORY }, seconds = { NAME_S, NAME_S };
+	sigset_t none;
 	char name[NAME_SIZE] = "";
 	Dwfl *dwfl;
 
@@ -130,6 +143,12 @@ static void look_up(pid_t tgid, uint64_t site, int pipe)
 	dup2(pipe, STDIN_FILENO);
 	syscall(__NR_close_range, STDOUT_FILENO, ~0U, 0);	/* glibc 2.34 has it, too */
 	setrlimit(RLIMIT_AS, &memory);
+	/* It ends if it runs for too long, and if it waits. */
+	setrlimit(RLIMIT_CPU, &seconds);
+	signal(SIGALRM, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	alarm(NAME_S);
 
 	looked_at = tgid;
 	unsetenv("DEBUGINFOD_URLS");	/* nobody wants to wait for a server */
@@ -140,41 +159,38 @@ static void look_up(pid_t tgid, uint64_t site, int pipe)
 	_exit(write(STDIN_FILENO, name, strlen(name)) < 0);
 }
 
-static uint64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * 1000000000ULL + time.tv_nsec;
-}
-
-/* Return: whether there is a name. */
+/*
+ * Return: whether there is a name. The process that looks it up is left alone: to wait
+ * for its end may take for ever where a file system does not answer.
+ */
 static bool ask(pid_t tgid, uint64_t site, char name[NAME_SIZE])
 {
 	struct pollfd answer = { .events = POLLIN };
-	uint64_t began = now();
+	uint64_t began = cmd_now();
 	ssize_t length = 0;
-	bool answered;
-	int ends[2];
+	int ends[2], ready;
 	pid_t pid;
 
 	if (spent >= ALL_NS || pipe2(ends, O_CLOEXEC))
 		return false;
 	pid = fork();
-	if (!pid)
+	if (!pid) {
+		if (fork())
+			_exit(0);
 		look_up(tgid, site, ends[1]);
+	}
 	close(ends[1]);
 	answer.fd = ends[0];
 	if (pid > 0) {
-		answered = poll(&answer, 1, NAME_MS) > 0;
-		if (answered)
+		waitpid(pid, NULL, 0);
+		do
+			ready = poll(&answer, 1, NAME_S * 1000);
+		while (ready < 0 && errno == EINTR);
+		if (ready > 0)
 			length = read(ends[0], name, NAME_SIZE - 1);
-		kill(pid, SIGKILL);
-		/* Otherwise it may wait for a file system where signals do not end that. */
-		waitpid(pid, NULL, answered ? 0 : WNOHANG);
 	}
 	close(ends[0]);
-	spent += now() - began;
+	spent += cmd_now() - began;
 	if (length <= 0)
 		return false;
 	name[length] = '\0';

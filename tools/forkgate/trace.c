@@ -137,6 +137,11 @@ static bool instance_make(void)
 	char path[160];
 	size_t i;
 
+	/* Events name threads by their ids there. */
+	if (!symbol_initial_pids()) {
+		say_unusable("run this in the initial pid namespace, outside of containers");
+		return false;
+	}
 	for (i = 0; i < ARRAY_SIZE(roots); i++) {
 		snprintf(path, sizeof(path), "%s/instances", roots[i]);
 		if (!access(path, F_OK))
@@ -149,11 +154,6 @@ static bool instance_make(void)
 	snprintf(path, sizeof(path), "%s/events/forkgate", roots[i]);
 	if (access(path, F_OK)) {
 		say_unusable("the module has no tracepoints here; dmesg has the reason");
-		return false;
-	}
-	/* Events name threads by their ids there. */
-	if (!symbol_initial_pids()) {
-		say_unusable("run this in the initial pid namespace, outside of containers");
 		return false;
 	}
 	remove_stale(roots[i]);
@@ -183,14 +183,6 @@ static bool instance_make(void)
 /*
  * Events
  */
-
-static uint64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * 1000000000ULL + time.tv_nsec;
-}
 
 static struct tl_event *new_event(enum tl_kind kind, uint64_t at)
 {
@@ -444,7 +436,7 @@ static void look(void)
 {
 	struct tl_event *e;
 	struct gates gates;
-	uint64_t at = now();
+	uint64_t at = cmd_now();
 	size_t i, j;
 
 	if (!gates_read(&gates))
@@ -536,7 +528,7 @@ static int record(void)
 		/* A storm of events is read in heaps. */
 		usleep(1000);
 	} while (pid != child);
-	tl.to = now();
+	tl.to = cmd_now();
 	return status;
 }
 
@@ -571,7 +563,7 @@ struct output {
 	bool made;	/* the file is new */
 };
 
-static bool save(const struct output *output, void (*draw)(const struct timeline *, FILE *))
+static bool save(struct output *output, void (*draw)(const struct timeline *, FILE *))
 {
 	FILE *file = output->file;
 
@@ -579,8 +571,10 @@ static bool save(const struct output *output, void (*draw)(const struct timeline
 		return true;
 	if (!ftruncate(fileno(file), 0) || errno == EINVAL) {
 		draw(&tl, file);
-		if (!fflush(file) && !ferror(file) && !fclose(file))
+		if (!fflush(file) && !ferror(file) && !fclose(file)) {
+			output->made = false;	/* it stays */
 			return true;
+		}
 	}
 	cmd_error("%s: %s", output->path, strerror(errno));
 	return false;
@@ -641,17 +635,16 @@ static int trace(char **argv, const char *svg, const char *json)
 		return CMD_TRACE_FAILED;
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGHUP, &action, NULL);
-	/* These go to the program, which is in the same group */
-	sigaction(SIGINT, &ignore, NULL);
-	sigaction(SIGQUIT, &ignore, NULL);
-
 	if (!instance_make() || !output_open(&picture) || !output_open(&perfetto)) {
 		close(go);
 		waitpid(child, NULL, 0);
 		instance_remove();
 		goto drop;
 	}
-	tl.from = now();
+	/* These go to the program, which is in the same group */
+	sigaction(SIGINT, &ignore, NULL);
+	sigaction(SIGQUIT, &ignore, NULL);
+	tl.from = cmd_now();
 	first = new_event(TL_TASK, tl.from);
 	first->tid = child;
 	ours_add(child, child);
