@@ -226,7 +226,7 @@ static bool wants_signature(void)
 /* One trouble: what keeps it from being loaded, if that is known */
 static void not_loaded(struct trouble *trouble, const char *more)
 {
-	char *path = NULL, *built_for = NULL, *signer = NULL;
+	char *path = NULL, *built_for = NULL, *signature = NULL, *signer = NULL;
 	struct utsname kernel;
 
 	what(trouble, "module: not loaded%s", more);
@@ -241,23 +241,26 @@ static void not_loaded(struct trouble *trouble, const char *more)
 		return;
 	}
 	built_for = module_info(path, "vermagic", "\n ");
-	if (wants_signature())
-		signer = module_info(path, "signer", "\n");
+	if (wants_signature()) {
+		signature = module_info(path, "sig_id", "\n");
+		signer = module_info(path, "signer", "\n");	/* may have no name */
+	}
 	if (built_for && strcmp(built_for, kernel.release)) {
 		what(trouble, "module: %s is for kernel %s, and this is %s", path, built_for,
 		     kernel.release);
 		cure(trouble, "Build it for this one: forkgate-install(7), WHEN IT DOES NOT WORK.");
-	} else if (wants_signature() && !signer) {
+	} else if (wants_signature() && !signature) {
 		what(trouble, "module: %s is not signed, as this kernel wants it", path);
 		cure(trouble, "Sign it: forkgate-install(7), SECURE BOOT.");
-	} else if (signer) {
+	} else if (signature) {
 		snprintf(trouble->cure, sizeof(trouble->cure),
 			 LOAD " The kernel has to know the key \"%s\": forkgate-install(7)",
-			 signer);
+			 signer ?: signature);
 	} else {
 		cure(trouble, LOAD " " DMESG);
 	}
 	free(signer);
+	free(signature);
 	free(built_for);
 	free(path);
 }

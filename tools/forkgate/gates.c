@@ -185,6 +185,9 @@ void gates_open_error(const char *path, int error)
 			  path);
 	else if (error == ENOENT && device_not_loaded(&trouble))
 		cmd_error("%s\n%s", trouble.what, trouble.cure);
+	else if (error == ENOENT && device_contained())
+		cmd_error("%s does not exist.\nRun this on the host, outside of containers.",
+			  path);
 	else if (error == ENOENT)
 		cmd_error("%s does not exist.\n"
 			  "Mount debugfs: mount -t debugfs none /sys/kernel/debug", path);
