@@ -474,8 +474,8 @@ static void open_file(const struct loop *loop)
 {
 	if (attack && loop->need == NOTHING)
 		file = open(DEVICE, O_RDWR | O_CLOEXEC);
-	else if (loop->file)
-		file = open(loop->file, O_RDONLY | O_CLOEXEC);
+	else
+		file = open(loop->file ?: "/dev/null", O_RDONLY | O_CLOEXEC);
 	must("open", file >= 0);
 }
 

@@ -167,6 +167,7 @@ int main(int argc, char **argv)
 	unsigned long sum[NR_COUNTS] = { 0 }, before[PAIRS_MAX][2] = { { 0 } };
 	int pairs = argc > 1 ? atoi(argv[1]) : 4;
 	int seconds = argc > 2 ? atoi(argv[2]) : 10;
+	int idle = -1, status;
 	bool hang = false, good = true;
 	pid_t pids[PAIRS_MAX];
 	uint64_t end;
@@ -200,9 +201,9 @@ int main(int argc, char **argv)
 			before[i][0] = READ_ONCE(all->pair[i].count[FORKS]);
 			before[i][1] = READ_ONCE(all->pair[i].count[SECTIONS]);
 		}
-		hang = !wait_until(stuck(pairs, before) < 0 || READ_ONCE(all->stop));
+		hang = !wait_until((idle = stuck(pairs, before)) < 0 || READ_ONCE(all->stop));
 		if (hang)
-			ksft_print_msg("process %d does nothing\n", stuck(pairs, before));
+			ksft_print_msg("process %d does nothing\n", idle);
 	}
 	WRITE_ONCE(all->stop, 1);
 	for (int i = 0; i < pairs; i++) {
@@ -211,13 +212,16 @@ int main(int argc, char **argv)
 		/* Once one has been waited for in vain, the others are not. */
 		if (hang)
 			kill(pids[i], SIGKILL);
-		if (child_exit(pids[i]) && !hang) {
-			ksft_print_msg("process %d failed, or does not end\n", i);
+		status = child_exit(pids[i]);
+		if (status && !hang) {
+			ksft_print_msg("process %d %s %s\n", i, status == CHILD_HANGS ?
+				       "does not end" : "failed", pair->failed);
+			good = false;
+		}
+		if (status == CHILD_HANGS) {
+			kill(pids[i], SIGKILL);
 			hang = true;
 		}
-		if (pair->failed[0])
-			ksft_print_msg("process %d: %s\n", i, pair->failed);
-		good &= !pair->failed[0];
 		for (int j = 0; j < NR_COUNTS; j++)
 			sum[j] += pair->count[j];
 	}
