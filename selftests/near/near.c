@@ -28,7 +28,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
-#include <sys/klog.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -369,27 +368,6 @@ static void health_control(void)
 	getrusage(RUSAGE_SELF, &usage);
 }
 
-/* Children take all the memory that there is for them, and are killed. */
-static void hoard_turn(void)
-{
-	pid_t pid = raw_fork();
-	char *map;
-	int i;
-
-	if (pid) {
-		waitpid(pid, NULL, 0);
-		return;
-	}
-	must("oom_score_adj", !write_file("/proc/self/oom_score_adj", "1000"));
-	map = attack ? map_device(file, FORKGATE_MAP_SIZE) :
-		       mmap(NULL, FORKGATE_MAP_SIZE, PROT_READ | PROT_WRITE,
-			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	must("mmap", map != MAP_FAILED);
-	for (i = 0; i < FORKGATE_UNITS; i++)
-		(void)READ_ONCE(map[i * FORKGATE_UNIT_SIZE]);
-	_exit(0);
-}
-
 enum need { NOTHING, MAPPED, REGISTERED };
 
 /**
@@ -427,7 +405,6 @@ static const struct loop loops[] = {
 	{ "label", REGISTERED, label_attack, label_control, "/proc/thread-self/comm" },
 	{ "gone", MAPPED, gone_turn, gone_turn },
 	{ "race", NOTHING, race_turn, race_turn, "/proc/self/exe" },
-	{ "hoard", NOTHING, hoard_turn, hoard_turn },
 	{ "health", MAPPED, health_attack, health_control },
 };
 
@@ -943,9 +920,6 @@ int main(int argc, char **argv)
 	log_fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	lseek(log_fd, 0, SEEK_END);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	/* The details of what hoard_turn() makes the kernel say take long on a serial line. */
-	if (klogctl(8, NULL, 5))	/* warnings, and what is worse */
-		err(2, "klogctl");
 	run_on(0);
 	short_turns();
 	never_idle();
@@ -960,7 +934,6 @@ int main(int argc, char **argv)
 		n++;
 		bad += !row(&loops[i]);
 	}
-	klogctl(8, NULL, 7);	/* as the test host wants it */
 	printf("%d passed, %d failed\n", n - bad, bad);
 	return !n || bad;
 }
