@@ -226,7 +226,8 @@ static bool wants_signature(void)
 /* One trouble: what keeps it from being loaded, if that is known */
 static void not_loaded(struct trouble *trouble, const char *more)
 {
-	char *path = NULL, *built_for = NULL, *signature = NULL, *signer = NULL;
+	char *path, *built_for, *signature = NULL, *signer = NULL;
+	bool signed_only = wants_signature();
 	struct utsname kernel;
 
 	what(trouble, "module: not loaded%s", more);
@@ -241,7 +242,7 @@ static void not_loaded(struct trouble *trouble, const char *more)
 		return;
 	}
 	built_for = module_info(path, "vermagic", "\n ");
-	if (wants_signature()) {
+	if (signed_only) {
 		signature = module_info(path, "sig_id", "\n");
 		signer = module_info(path, "signer", "\n");	/* may have no name */
 	}
@@ -249,7 +250,7 @@ static void not_loaded(struct trouble *trouble, const char *more)
 		what(trouble, "module: %s is for kernel %s, and this is %s", path, built_for,
 		     kernel.release);
 		cure(trouble, "Build it for this one: forkgate-install(7), WHEN IT DOES NOT WORK.");
-	} else if (wants_signature() && !signature) {
+	} else if (signed_only && !signature) {
 		what(trouble, "module: %s is not signed, as this kernel wants it", path);
 		cure(trouble, "Sign it: forkgate-install(7), SECURE BOOT.");
 	} else if (signature) {
