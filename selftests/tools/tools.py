@@ -465,6 +465,19 @@ def check_finds_no_problem():
 
 
 @test
+def children_are_waited_for_where_sigchld_is_ignored():
+    ignored = ("env", "--ignore-signal=CHLD")
+    check(run("check", before=ignored), 0, "hook: armed and firing")
+    # The program has it ignored as it would have without the command.
+    signals = ("sed", "-n", "s/^SigIgn:.//p", "/proc/self/status")
+    with tempfile.TemporaryDirectory() as folder:
+        for command in ("run",), ("trace", "-o", folder + "/t.svg"):
+            for before, bit in (ignored, 1), ((), 0):
+                mask = int(check(run(*command, *signals, before=before), 0), 16)
+                assert mask >> (signal.SIGCHLD - 1) & 1 == bit, f"{command}: SIGCHLD is ignored: {not bit}"
+
+
+@test
 def check_is_for_everybody():
     check(run("check", user=NOBODY), 0, "hook: armed and firing", "cannot be seen here")
 

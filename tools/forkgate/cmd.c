@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * cmd.c - messages, the terminal, files and quoting, for all subcommands
+ * cmd.c - messages, the terminal, children, files and quoting, for all subcommands
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,8 @@
 const char *cmd_name = "";
 const char *cmd_bold = "", *cmd_red = "", *cmd_cyan = "", *cmd_yellow = "", *cmd_reverse = "",
 	   *cmd_plain = "";
+
+static void (*callers_sigchld)(int);
 
 void cmd_error(const char *format, ...)
 {
@@ -67,6 +70,17 @@ void cmd_colours(void)
 	cmd_yellow = "\033[33m";
 	cmd_reverse = "\033[7m";
 	cmd_plain = "\033[0m";
+}
+
+void cmd_children(void)
+{
+	callers_sigchld = signal(SIGCHLD, SIG_DFL);
+}
+
+void cmd_execvp(const char *file, char **argv)
+{
+	signal(SIGCHLD, callers_sigchld);
+	execvp(file, argv);
 }
 
 char *cmd_read(const char *path)

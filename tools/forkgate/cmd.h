@@ -40,6 +40,13 @@ int cmd_usage_error(const char *usage, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 int cmd_help(const char *usage);
 
+/*
+ * cmd_children - let this program wait for its children, where whoever started it
+ * has SIGCHLD ignored; cmd_execvp - as execvp(), with SIGCHLD as it was before
+ */
+void cmd_children(void);
+void cmd_execvp(const char *file, char **argv);
+
 /* cmd_flush - did all that was printed arrive? CMD_OK or CMD_PROBLEM */
 int cmd_flush(void);
 

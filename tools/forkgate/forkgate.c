@@ -53,6 +53,7 @@ int main(int argc, char **argv)
 			continue;
 		cmd_name = commands[i].name;
 		cmd_colours();
+		cmd_children();
 		return commands[i].main(argc - 1, argv + 1);
 	}
 	fprintf(stderr, "forkgate: unknown command \"%s\"\n\n", argv[1]);

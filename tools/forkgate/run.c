@@ -314,7 +314,7 @@ static int start(const struct run_settings *settings, bool raw_clone, char **arg
 		cmd_error("%s", strerror(errno));
 		return CMD_TRACE_FAILED;
 	}
-	execvp(path, argv);	/* with a shell for what has no #! */
+	cmd_execvp(path, argv);	/* with a shell for what has no #! */
 	cmd_error("%s: %s", argv[0], strerror(errno));
 	return errno == ENOENT ? CMD_NOT_FOUND : CMD_CANNOT_RUN;
 }

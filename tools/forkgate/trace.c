@@ -493,7 +493,7 @@ static bool start(char **argv, int *go, int *failed)
 		close(gate[1]);
 		if (read(gate[0], &c, 1) != 1)
 			_exit(CMD_TRACE_FAILED);
-		execvp(argv[0], argv);
+		cmd_execvp(argv[0], argv);
 		if (write(error[1], &errno, sizeof(errno)) < 0)
 			_exit(CMD_TRACE_FAILED);
 		_exit(errno == ENOENT ? CMD_NOT_FOUND : CMD_CANNOT_RUN);
