@@ -143,7 +143,7 @@ static int pair_main(struct pair *pair)
 	state = gate_state();
 	if (state.closed || state.forkers || state.blocked || state.holders_count || state.bypasses)
 		failed(pair, "the gate is not idle, forkers", state.forkers);
-	return 0;
+	return !!pair->failed[0];
 }
 
 /* stuck - the first of them that has done nothing since, or -1. Two threads, two counts */
