@@ -32,12 +32,11 @@
 #include "prog.h"
 
 #define TEXT_SIZE	8192	/* of a program */
-#define LAST		32	/* programs in the file "last" */
+#define LAST		32	/* programs in the file "last", after which there is a check */
 #define GROUP		"/sys/fs/cgroup/fuzz"
 #define HANG_S		60	/* a victim that was killed ends within this time */
 #define GONE_S		20	/* and its gates within this */
 #define TROUBLE		0x42a0	/* taints by bad pages, oopses, warnings and lockups */
-#define CHECK_EVERY	50	/* programs */
 #define EDGES		COVER_EDGES
 #define CORPUS		4096
 
@@ -164,7 +163,7 @@ static uint32_t new_arg(char kind)
 		return clone_flags();
 	case 's':
 		return rnd(SCRIPTS);
-	case 'g':	/* a signal, for children or to be sent */
+	case 'g':	/* a signal, of children */
 		return rnd(3) ? 17 : rnd(64);
 	case 'k':
 		return rnd(3) ? rnd(4) : rnd(TASKS + 2);
@@ -300,10 +299,14 @@ static bool parse_op(struct script *script, char *line)
 		op.code++;
 	if (op.code == nr_op_types || script->n == OPS)
 		return false;
-	for (int i = 0; i < ARGS && (word = strtok(NULL, " \t")); i++)
+	for (int i = 0; op_types[op.code].args[i]; i++) {
+		word = strtok(NULL, " \t");
+		if (!word)
+			return false;
 		op.arg[i] = strtoul(word, NULL, 0);
+	}
 	script->op[script->n++] = op;
-	return true;
+	return !strtok(NULL, " \t");
 }
 
 static bool read_prog(const char *path, struct prog *prog)
@@ -398,30 +401,6 @@ static void reap(pid_t pid)
 		set_frozen("0");
 }
 
-/* run_prog - run it, and mark the edges of its coverage; how many were not in @known */
-static unsigned int run_prog(const struct prog *prog, const uint8_t *known, uint8_t *edges)
-{
-	unsigned int fresh = 0;
-	pid_t pid;
-
-	remember(prog);
-	memset(shared, 0, sizeof(*shared));
-	shared->prog = *prog;
-	memset(cover->edges, 0, sizeof(cover->edges));
-	memset(cover->before, 0, sizeof(cover->before));
-	pid = victim_start(group);
-	if (pid < 0) {
-		errno = -pid;
-		die("fuzz: no victim");
-	}
-	reap(pid);
-	executed++;
-	memcpy(edges, cover->edges, EDGES);
-	for (int i = 0; i < EDGES; i++)
-		fresh += edges[i] && !known[i];
-	return fresh;
-}
-
 /* Whatever a victim made is gone with it; what the kernel thinks of it all */
 static void check(void)
 {
@@ -447,6 +426,33 @@ static void check(void)
 			report("something still holds the module");
 		usleep(10000);
 	}
+}
+
+/* run_prog - run it, and mark the edges of its coverage; how many were not in @known */
+static unsigned int run_prog(const struct prog *prog, const uint8_t *known, uint8_t *edges)
+{
+	unsigned int fresh = 0;
+	pid_t pid;
+
+	remember(prog);
+	memset(shared, 0, sizeof(*shared));
+	shared->prog = *prog;
+	memset(cover->edges, 0, sizeof(cover->edges));
+	memset(cover->before, 0, sizeof(cover->before));
+	pid = victim_start(group);
+	if (pid < 0) {
+		errno = -pid;
+		die("fuzz: no victim");
+	}
+	reap(pid);
+	executed++;
+	memcpy(edges, cover->edges, EDGES);
+	for (int i = 0; i < EDGES; i++)
+		fresh += edges[i] && !known[i];
+	/* What left something behind is still one of the last. */
+	if (executed - checked >= LAST)
+		check();
+	return fresh;
 }
 
 /*
@@ -540,17 +546,22 @@ static int by_name(const struct dirent *entry)
 	return entry->d_name[0] != '.';
 }
 
-static void load(const char *dir)
+/* Those that machines have kept may be cut, where one ended; seeds may not. */
+static void load(const char *dir, bool seeds)
 {
 	struct dirent **names;
 	int n = scandir(dir, &names, by_name, alphasort);
 	static struct prog prog;
 	char path[4200];
 
+	if (n < 0)
+		die(dir);
 	for (int i = 0; i < n; i++) {
 		snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
 		if (read_prog(path, &prog))
 			consider(&prog, true);
+		else if (seeds)
+			exit(2);
 	}
 }
 
@@ -592,8 +603,6 @@ static void fuzz(double seconds, const char *blocks)
 				mutate(&prog);
 		}
 		consider(&prog, false);
-		if (executed - checked >= CHECK_EVERY)
-			check();
 		if (now() - said > 30) {
 			said = now();
 			printf("%.0f s: %lu executed, %u edges, %u programs\n", said - begin,
@@ -614,11 +623,8 @@ static void replay(const char *path, unsigned long times)
 
 	if (!read_prog(path, &prog))
 		exit(2);
-	for (unsigned long i = 0; i < times; i++) {
+	for (unsigned long i = 0; i < times; i++)
 		run_prog(&prog, seen, edges);
-		if (executed - checked >= CHECK_EVERY)
-			check();
-	}
 	for (uint32_t i = 0; i < shared->logged && i < LOGGED && times == 1; i++) {
 		const char *args = op_types[shared->log[i].code].args;
 
@@ -707,8 +713,8 @@ int main(int argc, char **argv)
 		/* A state of zero would stay zero. */
 		random_state = strtoull(argv[2], NULL, 0) * 2 + 1;
 		corpus_dir = argv[5];
-		load(argv[6]);
-		load(corpus_dir);
+		load(argv[6], true);
+		load(corpus_dir, false);
 		printf("%u programs are known, with %u edges\n", nr_corpus, nr_seen);
 		fuzz(atof(argv[3]), argv[7]);
 		return 0;
