@@ -494,6 +494,11 @@ static long op_close(struct ctx *ctx, const uint32_t *arg)
 	return SYS(close, DEVICE_FD);
 }
 
+static long op_seek(struct ctx *ctx, const uint32_t *arg)
+{
+	return SYS(lseek, DEVICE_FD, arg[0], arg[1]);
+}
+
 /*
  * The mapping
  */
@@ -866,8 +871,8 @@ const struct op_type op_types[] = {
 	{ "post", "e", op_post },
 	{ "await", "en", op_await },
 	{ "poke", "konx", op_poke },
-	{ "kill", "kgn", op_kill },
-	{ "handle", "gsn", op_handle },
+	{ "kill", "knn", op_kill },
+	{ "handle", "nsn", op_handle },
 	{ "unmap", "wo", op_unmap },
 	{ "map", "wnnn", op_map },
 	{ "thread", "sq", op_thread },
@@ -884,6 +889,7 @@ const struct op_type op_types[] = {
 	{ "raw", "nixn", op_raw },
 	{ "open", "n", op_open },
 	{ "close", "", op_close },
+	{ "seek", "nn", op_seek },
 	{ "remap", "wnnn", op_remap },
 	{ "protect", "won", op_protect },
 	{ "advise", "won", op_advise },
