@@ -93,7 +93,7 @@ TEST_F(group, slots_are_charged)
 	EXPECT_EQ(0, child_exit(pid));
 }
 
-#define FILES_OPENED	8000
+#define FILES_OPENED	16000
 
 /* cost_of_opens - what the caller is charged for opening a device that often, or -1 */
 static long cost_of_opens(const char *path)
