@@ -12,6 +12,7 @@
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/nospec.h>
 #include <linux/poll.h>
 #include <linux/uaccess.h>
 #include <asm/syscall.h>
@@ -218,8 +219,10 @@ static long fg_call(struct file *file, unsigned int cmd, void __user *uarg)
 	memset(&arg, 0, sizeof(arg));	/* all of it, whatever is copied out */
 
 	if (_IOC_TYPE(cmd) != FORKGATE_IOC_TYPE ||
-	    nr >= ARRAY_SIZE(fg_calls) ||
-	    _IOC_DIR(cmd) != _IOC_DIR(fg_calls[nr]))
+	    nr >= ARRAY_SIZE(fg_calls))
+		return -ENOIOCTLCMD;
+	nr = array_index_nospec(nr, ARRAY_SIZE(fg_calls));
+	if (_IOC_DIR(cmd) != _IOC_DIR(fg_calls[nr]))
 		return -ENOIOCTLCMD;
 	known = _IOC_SIZE(fg_calls[nr]);
 	if (size < known)

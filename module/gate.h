@@ -724,6 +724,8 @@ int fg_hook_init(void);
 void fg_hook_exit(void);
 void fg_hook_health(struct forkgate_health *health);
 void fg_hook_bypassed(void);
+int fg_trials_init(void);
+void fg_trials_exit(void);
 
 /* lifecycle.c: fork, exec and exit of tasks */
 int fg_lifecycle_init(void);
@@ -751,6 +753,7 @@ enum fg_step {
 	FG_STEP_LEAVE,
 	FG_STEP_RELEASE,
 	FG_STEP_PREPARED,
+	FG_STEP_ASKED,
 	FG_STEP_TRIAL,
 	FG_STEP_EXIT,
 	FG_NR_STEPS,

@@ -27,10 +27,10 @@
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
-#include <linux/mutex.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
+#include <linux/workqueue.h>
 
 #include "gate.h"
 #include "hook.h"
@@ -48,7 +48,13 @@ static bool fg_suspect;
 /* During a trial clones by kthreadd are redirected; how many came back */
 static bool fg_trying;
 static atomic_t fg_tried;
-static DEFINE_MUTEX(fg_trial_mutex);
+
+/* Trials for HEALTH: how many have begun and how many are done, what the last one said */
+#define FG_TRIAL_POLL	(HZ / 50)	/* jiffies, between two looks at that */
+
+static struct workqueue_struct *fg_trials;
+static unsigned int fg_trials_begun, fg_trials_done;
+static bool fg_trial_works;
 
 /*
  * A clone that comes back has to find the module. Its gate sees to that; one
@@ -154,8 +160,8 @@ static u64 fg_sum(u64 __percpu *counter)
 
 /*
  * Rule 14: one real clone passes through the redirection and comes back. It is
- * kthreadd's, which creates a kernel thread for us. fg_trial_mutex is held, or
- * the module is not loaded yet.
+ * kthreadd's, which creates a kernel thread for us. One at a time: in
+ * fg_trial_run(), or before the hook is armed.
  *
  * Return: 0, -EOPNOTSUPP (it does not), or another error (no thread).
  */
@@ -177,43 +183,66 @@ static int fg_hook_try(void)
 	return atomic_read(&fg_tried) == before ? -EOPNOTSUPP : 0;
 }
 
+/* Does the hook still work? The work of fg_trials, one a second at most. */
+static void fg_trial_run(struct work_struct *unused)
+{
+	static unsigned long next = INITIAL_JIFFIES;
+	long left = next - jiffies;
+	int ret;
+
+	if (left > 0)
+		schedule_timeout_idle(left);
+	WRITE_ONCE(fg_trials_begun, fg_trials_begun + 1);
+	ret = fg_hook_try();
+	next = jiffies + HZ;
+	fg_step(FG_STEP_TRIAL);
+	WRITE_ONCE(fg_trial_works, !ret);
+	/* Pairs with fg_hook_works(). */
+	smp_store_release(&fg_trials_done, fg_trials_begun);
+}
+
+static DECLARE_WORK(fg_trial_work, fg_trial_run);
+
 /*
  * Does the hook still work, though a copy bypassed it? A process can make that
- * happen, by mapping the device while it forks. So send a clone through it; if
- * it arrives, that settles it. One a second at most, for all who have asked
- * before it began: no one waits for more than the present one and the next.
+ * happen, by mapping the device while it forks. So have a clone sent through it,
+ * after this call began, for all who ask meanwhile: they wait for the present one
+ * and the next at most. No user does it himself, nor is woken in a queue of
+ * users: one whose threads are kept from running would hold up all others.
  */
 static bool fg_hook_works(void)
 {
-	static unsigned long next = INITIAL_JIFFIES;
-	static unsigned int begun, done;
-	static bool works;
-	unsigned int before = READ_ONCE(begun);
-	bool answered;
-	long left;
-	int ret;
+	unsigned int before = READ_ONCE(fg_trials_begun);
 
 	if (!READ_ONCE(fg_suspect))
 		return true;
-	if (mutex_lock_killable(&fg_trial_mutex))
-		return false;
-	left = next - jiffies;
-	if ((int)(done - before) <= 0 && left > 0)
-		schedule_timeout_killable(left);
-	if ((int)(done - before) <= 0 && !fatal_signal_pending(current)) {
-		WRITE_ONCE(begun, begun + 1);
-		ret = fg_hook_try();
-		/* That no thread could be made says nothing to others. */
-		if (!ret || ret == -EOPNOTSUPP) {
-			works = !ret;
-			done = begun;
-			next = jiffies + HZ;
-		}
-		fg_step(FG_STEP_TRIAL);
+	queue_work(fg_trials, &fg_trial_work);
+	fg_step(FG_STEP_ASKED);
+	while ((int)(smp_load_acquire(&fg_trials_done) - before) <= 0) {
+		schedule_timeout_killable(FG_TRIAL_POLL);
+		if (fatal_signal_pending(current))
+			return false;
 	}
-	answered = (int)(done - before) > 0 && works;
-	mutex_unlock(&fg_trial_mutex);
-	return answered;
+	return READ_ONCE(fg_trial_works);
+}
+
+/**
+ * fg_trials_init - allow fg_hook_health() to try the hook, once that is armed
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int fg_trials_init(void)
+{
+	fg_trials = alloc_workqueue("forkgate_trials", WQ_UNBOUND, 1);
+	return fg_trials ? 0 : -ENOMEM;
+}
+
+/**
+ * fg_trials_exit - end that; nothing calls fg_hook_health() any more
+ */
+void fg_trials_exit(void)
+{
+	destroy_workqueue(fg_trials);
 }
 
 /**

@@ -28,6 +28,9 @@ static int __init fg_init(void)
 	ret = fg_units_init();
 	if (ret)
 		goto exit_threads;
+	ret = fg_trials_init();
+	if (ret)
+		goto exit_units;
 	fg_debugfs_init();
 	ret = fg_lifecycle_init();
 	if (ret)
@@ -46,6 +49,8 @@ exit_lifecycle:
 	fg_lifecycle_exit();
 exit_debugfs:
 	fg_debugfs_exit();
+	fg_trials_exit();
+exit_units:
 	rcu_barrier();
 	fg_units_exit();
 exit_threads:
@@ -61,6 +66,7 @@ static void __exit fg_exit(void)
 	fg_hook_exit();
 	fg_lifecycle_exit();
 	fg_debugfs_exit();
+	fg_trials_exit();
 	/* A timer that still runs, then threads whose grace period is not over */
 	synchronize_rcu();
 	rcu_barrier();

@@ -35,7 +35,8 @@ static const char * const fg_step_names[FG_NR_STEPS] = {
 	[FG_STEP_LEAVE] = "leave",	 /* L3|K5 */
 	[FG_STEP_RELEASE] = "release",	 /* K6, between two batches */
 	[FG_STEP_PREPARED] = "prepared", /* a ticket was granted */
-	[FG_STEP_TRIAL] = "trial",	 /* HEALTH has tried a clone */
+	[FG_STEP_ASKED] = "asked",	 /* HEALTH waits for a trial */
+	[FG_STEP_TRIAL] = "trial",	 /* a clone was tried, for HEALTH */
 	[FG_STEP_EXIT] = "exit",	 /* a thread goes away; atomic */
 };
 

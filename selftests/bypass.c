@@ -289,12 +289,38 @@ TEST_F(trial, is_shared)
 	ASSERT_EQ(0, step("trial", "one"));
 	EXPECT_EQ(1, finish(&self->first));
 	ASSERT_TRUE(held("trial"));
+	EXPECT_TRUE(busy(&self->second) && busy(&self->third) && busy(&self->fourth));
 	ASSERT_EQ(FORKGATE_COPY_BYPASSED, bypass(&self->forker));
 	ASSERT_EQ(0, step("trial", "one"));
 	EXPECT_EQ(1, finish(&self->second));
 	EXPECT_EQ(1, finish(&self->third));
 	EXPECT_EQ(1, finish(&self->fourth));
 	EXPECT_EQ(0, steps_reset());
+}
+
+/* One whose thread is kept from running, in the middle of it, does not keep others waiting: the trial is nobody's. */
+TEST_F(trial, is_nobodys)
+{
+	struct worker *done = &self->first, *other = &self->second;
+
+	if (!hook_is_kprobe())
+		SKIP(return, "the hook has no switch here");
+	if (!have_steps() || steps_reset() || access(KPROBES, W_OK))
+		SKIP(return, NO_STEPS);
+	ASSERT_EQ(0, step("trial", "hold"));
+	ASSERT_EQ(0, step("asked", "hold"));
+	ASSERT_EQ(FORKGATE_COPY_BYPASSED, bypass(&self->forker));
+	start(&self->first, job_health, NULL);
+	start(&self->second, job_health, NULL);
+	ASSERT_TRUE(wait_until(step_waiting("asked") == 2));
+	ASSERT_TRUE(held("trial"));
+	ASSERT_EQ(0, step("trial", "go"));
+	ASSERT_EQ(0, step("asked", "one"));
+	ASSERT_TRUE(one_done(&done, &other));
+	EXPECT_EQ(1, finish(done));
+	EXPECT_TRUE(busy(other));
+	EXPECT_EQ(0, steps_reset());
+	EXPECT_EQ(1, finish(other));
 }
 
 TEST_HARNESS_MAIN
