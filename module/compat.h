@@ -82,6 +82,13 @@ static inline void seq_escape_str(struct seq_file *m, const char *src,
 #define FG_MAPPED_PAGE_OWNER(size)	(size)
 #endif
 
+/* What the handler of sched_process_exit is called with: 6.16 says more. */
+#ifdef FG_HAVE_GROUP_DEAD
+#define FG_ON_EXIT_ARGS	void *unused, struct task_struct *task, bool group_dead
+#else
+#define FG_ON_EXIT_ARGS	void *unused, struct task_struct *task
+#endif
+
 /*
  * Does a CPU of mm_cpumask run no thread of it? The kernel exports the word, but
  * declares it for itself alone. Those without it are taken to run one.

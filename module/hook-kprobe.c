@@ -17,6 +17,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/ftrace.h>
+#include <linux/delay.h>
 #include <linux/kprobes.h>
 #include <linux/static_call.h>
 
@@ -26,6 +27,21 @@
 #if !defined(CONFIG_KPROBES_ON_FTRACE) || !defined(CONFIG_DYNAMIC_FTRACE_WITH_REGS)
 #error "forkgate needs a kernel with KPROBES_ON_FTRACE and DYNAMIC_FTRACE_WITH_REGS"
 #endif
+
+/*
+ * Rule 15: the kernel can end a probe only with memory for the list of sites that
+ * are left, and while ftrace has not switched itself off. If not, it clears the
+ * address; the handler is called on, and the text of this module has to stay.
+ */
+static void fg_unregister(struct kprobe *probe)
+{
+	unregister_kprobe(probe);
+	if (probe->addr)
+		return;
+	pr_crit("cannot end a redirection; the module stays until the next boot\n");
+	for (;;)
+		msleep(MSEC_PER_SEC);
+}
 
 /* Where a probed function goes on behind the probe; 0 if it cannot be told. */
 static unsigned long fg_behind(struct kprobe *probe)
@@ -87,7 +103,7 @@ int fg_redirect_trial(void)
  */
 void fg_restore_trial(void)
 {
-	unregister_kprobe(&fg_trial_probe);
+	fg_unregister(&fg_trial_probe);
 }
 
 /**
@@ -158,7 +174,7 @@ int fg_redirect_clone(void)
  */
 void fg_restore_clone(void)
 {
-	unregister_kprobe(&fg_probe);
+	fg_unregister(&fg_probe);
 }
 
 /**

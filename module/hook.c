@@ -22,7 +22,6 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/delay.h>
-#include <linux/iopoll.h>
 #include <linux/kprobes.h>
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
@@ -160,26 +159,27 @@ static u64 fg_sum(u64 __percpu *counter)
 
 /*
  * Rule 14: one real clone passes through the redirection and comes back. It is
- * kthreadd's, which creates a kernel thread for us. One at a time: in
- * fg_trial_run(), or before the hook is armed.
+ * kthreadd's, which makes a kernel thread for us, and no second one before the
+ * first clone has returned. One at a time: in fg_trial_run(), or before the hook
+ * is armed.
  *
  * Return: 0, -EOPNOTSUPP (it does not), or another error (no thread).
  */
 static int fg_hook_try(void)
 {
-	int before = atomic_read(&fg_tried), tried;
-	struct task_struct *task;
+	int before = atomic_read(&fg_tried);
+	struct task_struct *first, *second;
 
 	WRITE_ONCE(fg_trying, true);
-	task = kthread_create(fg_nothing, NULL, "forkgate_trial");
-	/* The thread may be there before the clone has returned. */
-	if (!IS_ERR(task))
-		read_poll_timeout(atomic_read, tried, tried != before, 100,
-				  USEC_PER_SEC, false, &fg_tried);
+	first = kthread_create(fg_nothing, NULL, "forkgate_trial");
 	WRITE_ONCE(fg_trying, false);
-	if (IS_ERR(task))
-		return PTR_ERR(task);
-	kthread_stop(task);	/* It has not run anything of this module. */
+	if (IS_ERR(first))
+		return PTR_ERR(first);
+	second = kthread_create(fg_nothing, NULL, "forkgate_trial");
+	kthread_stop(first);	/* It has not run anything of this module. */
+	if (IS_ERR(second))
+		return PTR_ERR(second);
+	kthread_stop(second);
 	return atomic_read(&fg_tried) == before ? -EOPNOTSUPP : 0;
 }
 
@@ -197,7 +197,7 @@ static void fg_trial_run(struct work_struct *unused)
 	next = jiffies + HZ;
 	fg_step(FG_STEP_TRIAL);
 	WRITE_ONCE(fg_trial_works, !ret);
-	/* Pairs with fg_hook_works(). */
+	/* Pairs with the acquire of fg_hook_works(). */
 	smp_store_release(&fg_trials_done, fg_trials_begun);
 }
 
@@ -218,6 +218,7 @@ static bool fg_hook_works(void)
 		return true;
 	queue_work(fg_trials, &fg_trial_work);
 	fg_step(FG_STEP_ASKED);
+	/* Pairs with the release of fg_trial_run(). */
 	while ((int)(smp_load_acquire(&fg_trials_done) - before) <= 0) {
 		schedule_timeout_killable(FG_TRIAL_POLL);
 		if (fatal_signal_pending(current))
@@ -259,8 +260,11 @@ int fg_hook_init(void)
 		return ret;
 	ret = fg_hook_try();
 	if (ret) {
-		pr_err("kernel_clone is not redirected (%d): is a BPF program or a livepatch attached to it?\n",
-		       ret);
+		if (ret == -EOPNOTSUPP)
+			pr_err("kernel_clone is not redirected: is a BPF program or a livepatch attached to it?\n");
+		else
+			pr_err("cannot make a thread to try the redirection: %d\n",
+			       ret);
 		fg_hook_exit();
 		return ret;
 	}

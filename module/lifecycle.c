@@ -11,7 +11,10 @@
 
 #include <linux/sched.h>
 #include <linux/tracepoint.h>
+#include <trace/events/sched.h>
+#include <trace/events/task.h>
 
+#include "compat.h"
 #include "gate.h"
 #include "trace.h"
 
@@ -123,7 +126,7 @@ static void fg_on_rename(void *unused, struct task_struct *task,
 }
 
 /* Rule 9 */
-static void fg_on_exit(void *unused, struct task_struct *task)
+static void fg_on_exit(FG_ON_EXIT_ARGS)
 {
 	struct fg_thread *thr;
 
@@ -172,6 +175,11 @@ static void fg_detach(int n)
 int fg_lifecycle_init(void)
 {
 	int i, ret;
+
+	/* A handler of another type is a trap where the compiler checks calls (kCFI). */
+	check_trace_callback_type_sched_process_fork(fg_on_fork);
+	check_trace_callback_type_task_rename(fg_on_rename);
+	check_trace_callback_type_sched_process_exit(fg_on_exit);
 
 	for_each_kernel_tracepoint(fg_find_tracepoint, NULL);
 	for (i = 0; i < ARRAY_SIZE(fg_hooks); i++) {

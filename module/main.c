@@ -31,24 +31,24 @@ static int __init fg_init(void)
 	ret = fg_trials_init();
 	if (ret)
 		goto exit_units;
-	fg_debugfs_init();
 	ret = fg_lifecycle_init();
 	if (ret)
-		goto exit_debugfs;
+		goto exit_trials;
 	ret = fg_hook_init();
 	if (ret)
 		goto exit_lifecycle;
 	ret = fg_device_init();
 	if (ret)
 		goto exit_hook;
+	/* From here on files are opened, so the module must not fail to load. */
+	fg_debugfs_init();
 	return 0;
 
 exit_hook:
 	fg_hook_exit();
 exit_lifecycle:
 	fg_lifecycle_exit();
-exit_debugfs:
-	fg_debugfs_exit();
+exit_trials:
 	fg_trials_exit();
 exit_units:
 	rcu_barrier();

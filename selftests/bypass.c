@@ -298,7 +298,10 @@ TEST_F(trial, is_shared)
 	EXPECT_EQ(0, steps_reset());
 }
 
-/* One whose thread is kept from running, in the middle of it, does not keep others waiting: the trial is nobody's. */
+/*
+ * One whose thread is kept from running, in the middle of it, does not keep
+ * others waiting: the trial is nobody's.
+ */
 TEST_F(trial, is_nobodys)
 {
 	struct worker *done = &self->first, *other = &self->second;

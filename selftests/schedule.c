@@ -75,7 +75,8 @@ TEST_F(step, all_steps_are_there)
 {
 	static const char * const names[] = {
 		"begin", "close", "fence", "sleep", "woken", "refused", "grant", "copied",
-		"enter", "blocked", "admitted", "leave", "release", "prepared", "asked", "trial", "exit",
+		"enter", "blocked", "admitted", "leave", "release", "prepared", "asked", "trial",
+		"exit",
 	};
 	int i;
 

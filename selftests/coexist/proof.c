@@ -307,6 +307,41 @@ TEST_F(off, armed_after_a_bypass)
 	EXPECT_EQ(1, gate_health().armed);
 }
 
+static int opened, enough;
+
+static void *open_stats(void *unused)
+{
+	int fd;
+
+	while (!READ_ONCE(enough)) {
+		fd = open(DEBUGFS "/stats", O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		WRITE_ONCE(opened, opened + 1);
+		close(fd);
+	}
+	return NULL;
+}
+
+/* The kernel frees a module that does not load, whatever files of it are open. */
+TEST_F(off, load_shows_no_files)
+{
+	pthread_t thread;
+	int i;
+
+	give_up_gate();
+	ASSERT_EQ(0, forkgate_unload_idle());
+	ASSERT_EQ(0, write_file(variant->path, "0"));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, open_stats, NULL));
+	for (i = 0; i < 20; i++)
+		EXPECT_GT(0, forkgate_load());
+	WRITE_ONCE(enough, 1);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, opened);
+	ASSERT_EQ(0, write_file(variant->path, "1"));
+	ASSERT_EQ(0, forkgate_load());
+}
+
 static struct fork_how vfork_files = { .flags = CLONE_VM | CLONE_VFORK, .child = child_nothing };
 
 /* Copies of the descriptors alone, by a vfork or not: noticed by gate, machine, forker and log */
