@@ -23,8 +23,9 @@ def differing(what, before, after, again, few=None):
     names = before.keys() | after.keys()
     said = {name: set() for name in names}
     for tries in range(1, TRIES + 1):
-        for name in names & before.keys():
-            said[name].add(before[name])
+        # Some say a name only where something fails; not to say it is a verdict, too.
+        for name in names:
+            said[name].add(before.get(name))
         names = {name for name in names if after.get(name) not in said[name]}
         for name in sorted(names):
             print(f'# {what}: {name} was {before.get(name)}, is {after.get(name)}', flush=True)
