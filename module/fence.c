@@ -24,8 +24,9 @@
  *
  * The same holds for a CPU that is in the mask but lazy, that is, runs a kernel
  * thread or idles on this address space: (a) pairs with smp_mb() after is_lazy
- * is cleared in switch_mm_irqs_off(), and before it is set there is the full
- * barrier of the scheduler's lock. The kernel's own shootdowns leave these CPUs
+ * is cleared in switch_mm_irqs_off(), or, with a global ASID, which returns before
+ * that, with the drop of the lazy reference in finish_task_switch(); and before it
+ * is set there is the full barrier of the scheduler's lock. The kernel's own shootdowns leave these CPUs
  * alone for the same reason. No other CPU is interrupted before Linux 6.13;
  * since then a bit outlives the thread's run on that CPU. The interrupt clears
  * it, as the kernel's shootdowns do (flush_tlb_func()), so a loop of tickets

@@ -767,7 +767,7 @@ int fg_fork_begin(u64 clone_flags, struct fg_clone *clone)
  * Rule 2: for clones that return much later, as a vfork, or one that stops for
  * a tracer.
  *
- * Context: the cloning thread, preemption off.
+ * Context: the cloning thread; must not sleep.
  */
 void fg_fork_copied(struct fg_clone *clone, struct task_struct *child)
 {

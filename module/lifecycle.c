@@ -3,8 +3,8 @@
  * lifecycle.c - what happens to tasks: fork, exec and exit
  *
  * Tracepoints of the scheduler, which neither kprobes nor ftrace switches can
- * silence. Their handlers run with preemption off and must not sleep. Must not
- * decide who waits.
+ * silence. Their handlers must not sleep: most kernels call them with preemption
+ * off. Must not decide who waits.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
