@@ -89,13 +89,14 @@ static bool fg_fence_needed(int cpu, void *unused)
 
 /*
  * May another CPU run the calling process? A thread of it that comes to this CPU,
- * should the caller leave it, has passed the barrier of the switch.
+ * should the caller leave it, has passed the barrier of the switch. Any value that
+ * the mask has had since (a) will do, and for each bit another one.
  */
 static bool fg_fence_others(void)
 {
 	return atomic_read(&current->mm->mm_users) > 1 &&
-	       cpumask_any_but(mm_cpumask(current->mm), raw_smp_processor_id()) <
-	       nr_cpu_ids;
+	       data_race(cpumask_any_but(mm_cpumask(current->mm),
+					 raw_smp_processor_id())) < nr_cpu_ids;
 }
 
 static void fg_fence_cpus(struct fg_gate *gate)
