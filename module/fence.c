@@ -24,10 +24,11 @@
  *
  * The same holds for a CPU that is in the mask but lazy, that is, runs a kernel
  * thread or idles on this address space: (a) pairs with smp_mb() after is_lazy
- * is cleared in switch_mm_irqs_off(), or, with a global ASID, which returns before
- * that, with the drop of the lazy reference in finish_task_switch(); and before it
- * is set there is the full barrier of the scheduler's lock. The kernel's own shootdowns leave these CPUs
- * alone for the same reason. No other CPU is interrupted before Linux 6.13;
+ * is cleared in switch_mm_irqs_off(), or, as that returns earlier for a global
+ * ASID, with the drop of the lazy reference in finish_task_switch(). Before
+ * is_lazy is set there is the full barrier of the scheduler's lock. The kernel's
+ * own shootdowns leave these CPUs alone for the same reason. No other CPU is
+ * interrupted before Linux 6.13;
  * since then a bit outlives the thread's run on that CPU. The interrupt clears
  * it, as the kernel's shootdowns do (flush_tlb_func()), so a loop of tickets
  * interrupts a CPU that runs another process once, not each time. What counts is
@@ -94,9 +95,14 @@ static bool fg_fence_needed(int cpu, void *unused)
  */
 static bool fg_fence_others(void)
 {
-	return atomic_read(&current->mm->mm_users) > 1 &&
-	       data_race(cpumask_any_but(mm_cpumask(current->mm),
-					 raw_smp_processor_id())) < nr_cpu_ids;
+	unsigned int other;
+
+	if (atomic_read(&current->mm->mm_users) == 1)
+		return false;
+	/* Set and cleared by other CPUs at any time, see above. */
+	other = data_race(cpumask_any_but(mm_cpumask(current->mm),
+					  raw_smp_processor_id()));
+	return other < nr_cpu_ids;
 }
 
 static void fg_fence_cpus(struct fg_gate *gate)
