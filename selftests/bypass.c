@@ -314,9 +314,12 @@ TEST_F(trial, is_nobodys)
 	ASSERT_EQ(0, step("asked", "hold"));
 	ASSERT_EQ(FORKGATE_COPY_BYPASSED, bypass(&self->forker));
 	start(&self->first, job_health, NULL);
+	ASSERT_TRUE(held("asked"));
+	ASSERT_TRUE(held("trial"));
+	/* The clone that was tried came through the hook. */
+	ASSERT_EQ(FORKGATE_COPY_BYPASSED, bypass(&self->forker));
 	start(&self->second, job_health, NULL);
 	ASSERT_TRUE(wait_until(step_waiting("asked") == 2));
-	ASSERT_TRUE(held("trial"));
 	ASSERT_EQ(0, step("trial", "go"));
 	ASSERT_EQ(0, step("asked", "one"));
 	ASSERT_TRUE(one_done(&done, &other));
