@@ -28,12 +28,12 @@
  * ASID, with the drop of the lazy reference in finish_task_switch(). Before
  * is_lazy is set there is the full barrier of the scheduler's lock. The kernel's
  * own shootdowns leave these CPUs alone for the same reason. No other CPU is
- * interrupted before Linux 6.13;
- * since then a bit outlives the thread's run on that CPU. The interrupt clears
- * it, as the kernel's shootdowns do (flush_tlb_func()), so a loop of tickets
- * interrupts a CPU that runs another process once, not each time. What counts is
- * the page table that is loaded: up to 6.12 exec changes active_mm earlier, with
- * interrupts on. Coming back sets the bit again, see (a).
+ * interrupted before Linux 6.13; since then a bit outlives the thread's run on
+ * that CPU. The interrupt clears it, as the kernel's shootdowns do
+ * (flush_tlb_func()), so a loop of tickets interrupts a CPU that runs another
+ * process once, not each time. What counts is the page table that is loaded: up
+ * to 6.12 exec changes active_mm earlier, with interrupts on. Coming back sets
+ * the bit again, see (a).
  *
  * A process with one thread has no other CPU to tell: mm_users is one.
  *
