@@ -20,7 +20,6 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/delay.h>
 #include <linux/ftrace.h>
 
 #include "hook.h"
@@ -66,13 +65,7 @@ static int fg_ops_register(struct ftrace_ops *ops, const char *name)
  */
 static void fg_ops_unregister(struct ftrace_ops *ops)
 {
-	int ret = unregister_ftrace_function(ops);
-
-	if (ret)
-		pr_crit("cannot end a redirection: %d; the module stays until the next boot\n",
-			ret);
-	while (ret)
-		msleep(MSEC_PER_SEC);
+	fg_stay_unless(!unregister_ftrace_function(ops));
 	ftrace_free_filter(ops);
 }
 

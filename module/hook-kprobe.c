@@ -16,7 +16,6 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/delay.h>
 #include <linux/ftrace.h>
 #include <linux/kprobes.h>
 #include <linux/static_call.h>
@@ -36,11 +35,7 @@
 static void fg_unregister(struct kprobe *probe)
 {
 	unregister_kprobe(probe);
-	if (probe->addr)
-		return;
-	pr_crit("cannot end a redirection; the module stays until the next boot\n");
-	for (;;)
-		msleep(MSEC_PER_SEC);
+	fg_stay_unless(probe->addr);
 }
 
 /* Where a probed function goes on behind the probe; 0 if it cannot be told. */

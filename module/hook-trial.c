@@ -13,6 +13,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/compiler.h>
+#include <linux/delay.h>
 #include <linux/errno.h>
 #include <linux/kernel.h>
 #include <linux/printk.h>
@@ -42,6 +43,21 @@ noinline int fg_trial_target(int n)
 {
 	might_sleep();
 	return fg_resume_trial(2 * n) + 100;
+}
+
+/**
+ * fg_stay_unless - what a backend calls after it has ended a redirection
+ * @ended: whether the kernel could do that
+ *
+ * If not, calls are still redirected, and the text of this module has to stay
+ * (rule 15): does not return.
+ */
+void fg_stay_unless(bool ended)
+{
+	if (!ended)
+		pr_crit("cannot end a redirection; the module stays until the next boot\n");
+	while (!ended)
+		ssleep(1);
 }
 
 /* Is the trial function redirected at this moment? */

@@ -13,6 +13,7 @@
 /* hook-trial.c */
 int fg_trial(int n);
 int fg_trial_target(int n);
+void fg_stay_unless(bool ended);
 
 /* After fg_restore_*() tasks may still be on their way to a target. */
 int fg_redirect_trial(void);
