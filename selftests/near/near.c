@@ -368,6 +368,26 @@ static void health_control(void)
 	getrusage(RUSAGE_SELF, &usage);
 }
 
+/* Others ask whether the hook works, which is tried after a copy that no gate has seen begin. */
+static void suspect_attack(void)
+{
+	struct forkgate_health health;
+
+	if (nth < 2)
+		race_turn();
+	else
+		must("HEALTH", !ioctl(file, FORKGATE_IOC_HEALTH, &health));
+}
+
+/* The answer takes until the trial is over. */
+static void suspect_control(void)
+{
+	if (nth < 2)
+		race_turn();
+	else
+		usleep(20000);
+}
+
 enum need { NOTHING, MAPPED, REGISTERED };
 
 /**
@@ -406,6 +426,7 @@ static const struct loop loops[] = {
 	{ "gone", MAPPED, gone_turn, gone_turn },
 	{ "race", NOTHING, race_turn, race_turn, "/proc/self/exe" },
 	{ "health", MAPPED, health_attack, health_control },
+	{ "suspect", NOTHING, suspect_attack, suspect_control, "/proc/self/exe" },
 };
 
 /*
