@@ -60,7 +60,7 @@ static int fg_ops_register(struct ftrace_ops *ops, const char *name)
 }
 
 /*
- * Rule 15: fails only when ftrace has found its sites damaged and switched itself
+ * Fails only when ftrace has found its sites damaged and switched itself
  * off. They call on then, and the text of this module has to stay.
  */
 static void fg_ops_unregister(struct ftrace_ops *ops)

@@ -28,7 +28,7 @@
 #endif
 
 /*
- * Rule 15: the kernel can end a probe only with memory for the list of sites that
+ * The kernel can end a probe only with memory for the list of sites that
  * are left, and while ftrace has not switched itself off. If not, it clears the
  * address; the handler is called on, and the text of this module has to stay.
  */
