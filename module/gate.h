@@ -762,9 +762,11 @@ enum fg_step {
 #ifdef CONFIG_FORKGATE_DEBUG
 void fg_step(enum fg_step step);
 void fg_step_init(struct dentry *dir);
+void fg_step_exit(void);
 #else
 static inline void fg_step(enum fg_step step) { }
 static inline void fg_step_init(struct dentry *dir) { }
+static inline void fg_step_exit(void) { }
 #endif
 
 /**

@@ -62,6 +62,7 @@ exit_gates:
 
 static void __exit fg_exit(void)
 {
+	fg_step_exit();
 	fg_device_exit();
 	fg_hook_exit();
 	fg_lifecycle_exit();

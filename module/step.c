@@ -200,3 +200,17 @@ void fg_step_init(struct dentry *dir)
 {
 	debugfs_create_file("steps", 0600, dir, NULL, &fg_steps_fops);
 }
+
+/**
+ * fg_step_exit - let all go that are held, before an unload waits for them
+ *
+ * A trial's worker takes no reference to the module, and a test that was killed
+ * may have left it held.
+ */
+void fg_step_exit(void)
+{
+	spin_lock(&fg_step_lock);
+	fg_steps_reset();
+	spin_unlock(&fg_step_lock);
+	wake_up_all(&fg_step_wait);
+}
