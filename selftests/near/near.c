@@ -844,7 +844,8 @@ static void show(const struct loop *loop, const char *kind, const struct scene *
 	printf("# %-9s %-7s", loop->name, kind);
 	for (i = 0; i < NR_FIGURES; i++)
 		printf(" %s %.1f", figures[i].name, s->figure[i]);
-	printf(" turns %.0f confined %.0f bypasses %.0f s %.2f\n", s->turns, s->confined_turns, s->bypasses, s->seconds);
+	printf(" turns %.0f confined %.0f bypasses %.0f s %.2f\n", s->turns, s->confined_turns,
+	       s->bypasses, s->seconds);
 	fflush(stdout);
 }
 
