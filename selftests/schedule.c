@@ -173,6 +173,25 @@ TEST_F(step, store_before_the_fence_is_seen)
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
+/* With more than one forker the gate looks whom it can grant before all slots are counted. */
+TEST_F(step, store_before_the_fence_is_seen_by_two)
+{
+	ASSERT_EQ(0, step("close", "hold"));
+	start(&self->forker, job_fork, &fork_both);
+	ASSERT_TRUE(held("close"));
+	start(&self->second, job_fork, &fork_both);
+	ASSERT_TRUE(wait_until(step_waiting("close") == 2));
+	ASSERT_EQ(0, run(&self->late, job_count, ARG(MEMORY)));
+	WRITE_ONCE(torn, 1);
+	ASSERT_EQ(0, step("close", "go"));
+	EXPECT_TRUE(wait_until(worker_waits(&self->forker, 2)));
+	EXPECT_TRUE(wait_until(worker_waits(&self->second, 2)));
+	WRITE_ONCE(torn, 0);
+	ASSERT_EQ(0, run(&self->late, job_leave, ARG(MEMORY)));
+	EXPECT_EQ(0, finish_fork(&self->forker));
+	EXPECT_EQ(0, finish_fork(&self->second));
+}
+
 /* A thread that looks at "closed" after the fence is kept out, although the scan has not begun. */
 TEST_F(step, entry_after_the_fence_is_kept_out)
 {

@@ -196,6 +196,9 @@ TEST_F(sig, no_place_is_kept_without_ticket_hold)
 	EXPECT_EQ(0, finish_fork(&self->forker));
 }
 
+/* ms; a wait must not last so long between two signals, on a machine that others keep busy */
+#define WAIT_MS		1000
+
 /*
  * ends_amid_signals - does the worker's wait end while signals come on and on?
  * One that begins anew with each of them does not: they come much more often
@@ -226,7 +229,7 @@ static void give_time(uint64_t backstop, uint64_t hold)
 /* Its time asleep counts across restarts: signals must not extend a backstop without limit. */
 TEST_F(sig, backstop_counts_across_restarts)
 {
-	give_time(200 * NSEC_PER_MSEC, 100 * NSEC_PER_MSEC);
+	give_time(WAIT_MS * NSEC_PER_MSEC, 100 * NSEC_PER_MSEC);
 	handle(handler, 0);
 	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
 	start(&self->forker, job_fork, &fork_both);
@@ -240,7 +243,7 @@ TEST_F(sig, backstop_counts_without_a_place)
 {
 	uint64_t begin, waited;
 
-	give_time(200 * NSEC_PER_MSEC, 0);
+	give_time(WAIT_MS * NSEC_PER_MSEC, 0);
 	handle(handler, 0);
 	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
 	start(&self->forker, job_fork, &fork_both);
@@ -262,7 +265,7 @@ TEST_F(sig, backstop_counts_without_a_place)
 /* and that of a prepare likewise. */
 TEST_F(sig, timeout_counts_without_a_place)
 {
-	ASSERT_EQ(0, change_policy(timeout, 200 * NSEC_PER_MSEC));
+	ASSERT_EQ(0, change_policy(timeout, WAIT_MS * NSEC_PER_MSEC));
 	ASSERT_EQ(0, change_policy(ticket_hold, 0));
 	handle(handler, 0);
 	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
@@ -283,7 +286,7 @@ TEST_F(sig, duration_counts_across_restarts)
 	ASSERT_EQ(0, change_policy(ticket_hold, 100 * NSEC_PER_MSEC));
 	handle(handler, SA_RESTART);
 	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
-	start(&self->forker, job_prepare_timed, ARG(200));
+	start(&self->forker, job_prepare_timed, ARG(WAIT_MS));
 	EXPECT_TRUE(ends_amid_signals(&self->forker));
 	EXPECT_EQ(-ETIMEDOUT, finish(&self->forker));
 }
@@ -293,7 +296,7 @@ TEST_F(sig, duration_counts_without_a_place)
 	ASSERT_EQ(0, change_policy(ticket_hold, 0));
 	handle(handler, SA_RESTART);
 	ASSERT_EQ(0, run(&self->holder, job_enter, ARG(MEMORY)));
-	start(&self->forker, job_prepare_timed, ARG(200));
+	start(&self->forker, job_prepare_timed, ARG(WAIT_MS));
 	EXPECT_TRUE(ends_amid_signals(&self->forker));
 	EXPECT_EQ(-ETIMEDOUT, finish(&self->forker));
 }

@@ -400,6 +400,8 @@ static void handler_intrudes(int sig)
 	wait_until(!busy(intruder));
 	/* It would wait for the intruder; who leaves when it has come that far. */
 	run(intruder, do_end_work, ARG(BOTH));
+	/* A ticket that is left would not be seen if it had expired. */
+	set_times(10, 3600 * 1000);
 	handler_result = reap(do_fork(NULL));
 	handler_forkers = gate_state().forkers;
 	run(intruder, do_work, ARG(BOTH));
@@ -466,9 +468,14 @@ TEST_F(own, word_of_a_copy_is_not_used_again)
 }
 
 /* The child of a fork in a handler is still in the fork that it interrupted. */
+static bool handler_began;
+
 static void fork_and_go_on(int sig)
 {
-	pid_t pid = fork();
+	pid_t pid;
+
+	WRITE_ONCE(handler_began, true);
+	pid = fork();
 
 	if (pid)
 		handler_result = reap(pid);
@@ -1141,6 +1148,8 @@ TEST_F(own, handler_forks_while_a_fork_waits)
 	start(&self->b, do_prepare_twice, NULL);
 	ASSERT_TRUE(wait_until(worker_waits(&self->b, 1)));
 	ASSERT_EQ(0, pthread_kill(self->b.thread, SIGUSR1));
+	/* Now the handler's own fork waits. */
+	ASSERT_TRUE(wait_until(READ_ONCE(handler_began) && worker_waits(&self->b, 1)));
 	EXPECT_EQ(0, run(&self->a, do_leave, ARG(FILES)));
 	EXPECT_EQ(0, finish(&self->b));
 	EXPECT_EQ(0, handler_result);

@@ -32,15 +32,6 @@ static inline int steps_reset(void)
 	return write_file(STEPS, "reset");
 }
 
-/* step - "hold", "go", "one" or "delay USEC" at a step */
-static inline int step(const char *name, const char *command)
-{
-	char text[64];
-
-	snprintf(text, sizeof(text), "%s %s", name, command);
-	return write_file(STEPS, text);
-}
-
 /* step_field - a number from the line of a step, -1 without one */
 static inline long step_field(const char *name, const char *field)
 {
@@ -66,6 +57,24 @@ static inline long step_field(const char *name, const char *field)
 static inline long step_waiting(const char *name)
 {
 	return step_field(name, "waiting=");
+}
+
+/*
+ * step - "hold", "go", "one" or "delay USEC" at a step
+ *
+ * After "go" those that were held have gone: one that is only about to would look
+ * as if it were asleep in a wait, and a test that looks for that went on too early.
+ */
+static inline int step(const char *name, const char *command)
+{
+	char text[64];
+	int ret;
+
+	snprintf(text, sizeof(text), "%s %s", name, command);
+	ret = write_file(STEPS, text);
+	if (!ret && !strcmp(command, "go") && !wait_until(!step_waiting(name)))
+		ret = -ETIMEDOUT;
+	return ret;
 }
 
 /* step_hits - how often it was passed */
