@@ -1565,7 +1565,7 @@ TEST_F(gate, vfork_in_a_vfork_child)
 	EXPECT_EQ(0, __forkgate_vfork_begin(0, 0));
 	EXPECT_EQ(1, __forkgate_vfork_begin(0, 0));
 	EXPECT_EQ(0, __forkgate_vfork_end(1, 1));
-	/* Its parent's vfork has made its child: a clone by another way would not be tried again. */
+	/* The parent's vfork is over: a clone by another way would not be tried again. */
 	EXPECT_EQ(0, my_slot()->tries);
 	EXPECT_EQ(1, __forkgate_vfork_begin(0, 0));	/* and never comes back */
 	EXPECT_EQ(0, __forkgate_vfork_end(1, 0));
