@@ -63,7 +63,7 @@ static inline long step_waiting(const char *name)
  * step - "hold", "go", "one" or "delay USEC" at a step
  *
  * After "go" those that were held have gone: one that is only about to would look
- * as if it were asleep in a wait, and a test that looks for that went on too early.
+ * as if it were asleep in a wait, and a test that looks for that would go on too early.
  */
 static inline int step(const char *name, const char *command)
 {
