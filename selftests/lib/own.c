@@ -467,16 +467,15 @@ TEST_F(own, word_of_a_copy_is_not_used_again)
 	EXPECT_EQ(0, *seen);
 }
 
-/* The child of a fork in a handler is still in the fork that it interrupted. */
 static bool handler_began;
 
+/* The child of a fork in a handler is still in the fork that it interrupted. */
 static void fork_and_go_on(int sig)
 {
 	pid_t pid;
 
 	WRITE_ONCE(handler_began, true);
 	pid = fork();
-
 	if (pid)
 		handler_result = reap(pid);
 }
