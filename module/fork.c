@@ -606,9 +606,6 @@ static void fg_fork_cleanup(struct fg_gate *gate, struct fg_clone *clone,
 	if (clone->thr)
 		fg_thread_put(clone->thr);
 	fg_gate_put(gate);
-	clone->thr = NULL;
-	clone->child = NULL;
-	clone->stand_in = NULL;
 	if (pinned)
 		module_put(THIS_MODULE);
 }
@@ -682,7 +679,6 @@ static int fg_fork_at(struct fg_gate *gate, u64 clone_flags,
 	struct fg_thread *thr;
 	int ret;
 
-	fg_step(FG_STEP_BEGIN);
 	ret = fg_unit_inherit(gate, GFP_KERNEL_ACCOUNT);
 	thr = ret ? ERR_PTR(ret) : fg_thread_get(gate);
 	if (IS_ERR(thr))
@@ -701,62 +697,45 @@ static int fg_fork_at(struct fg_gate *gate, u64 clone_flags,
 	return ret;
 }
 
-static int fg_fork_try(u64 clone_flags, struct fg_clone *clone)
+/**
+ * fg_fork_begin - F1 to F5, before the kernel's clone
+ * @clone_flags: of the clone
+ * @clone: filled in for fg_fork_end()
+ *
+ * If the gate has ended meanwhile, or a parent went on, the system call is made
+ * again, from scratch, and passes the hook once more. It must not go on here:
+ * nothing would hold the module for it (rule 15).
+ *
+ * Context: the cloning thread, in a system call; may sleep.
+ * Return: 0: clone, then call fg_fork_end(). Otherwise the clone's error:
+ * -ENOMEM, -EAGAIN, -EDEADLK, -ERESTARTNOINTR.
+ */
+int fg_fork_begin(u64 clone_flags, struct fg_clone *clone)
 {
-	struct fg_gate *gate = fg_gate_get(current->mm);
+	struct fg_gate *gate;
 	unsigned long irq;
 	bool pinned;
 	int ret;
 
+	*clone = (struct fg_clone){};
+	fg_step(FG_STEP_BEGIN);
+	gate = fg_gate_get(current->mm);
 	if (!gate)
-		return 0;
+		return restart_syscall();
 	if (!fg_fork_count(gate)) {
 		fg_gate_put(gate);
-		return -ESTALE;
+		return restart_syscall();
 	}
 	ret = fg_fork_at(gate, clone_flags, clone);
 	if (!ret) {
 		clone->thr->clone = clone;
 		return 0;
 	}
-	/* It goes on, and the gate that holds the module may have ended. */
-	if (ret == -ESTALE && !clone->pinned) {
-		__module_get(THIS_MODULE);
-		clone->pinned = true;
-	}
 	raw_spin_lock_irqsave(&gate->lock, irq);
 	pinned = fg_fork_uncount(gate);
 	raw_spin_unlock_irqrestore(&gate->lock, irq);
 	fg_fork_cleanup(gate, clone, pinned);
-	return ret;
-}
-
-/**
- * fg_fork_begin - F1 to F5, before the kernel's clone
- * @clone_flags: of the clone
- * @clone: filled in for fg_fork_end(); @clone->thr is NULL if this clone needs
- *	nothing
- *
- * Context: the cloning thread; may sleep.
- * Return: 0: clone, then call fg_fork_end() if @clone->thr is set. Otherwise
- * the clone's error: -ENOMEM, -EAGAIN, -EDEADLK, -ERESTARTNOINTR (only while a
- * signal is pending). In any case the caller puts the module afterwards if
- * @clone->pinned is set.
- */
-int fg_fork_begin(u64 clone_flags, struct fg_clone *clone)
-{
-	int ret;
-
-	*clone = (struct fg_clone){};
-	for (;;) {
-		ret = fg_fork_try(clone_flags, clone);
-		if (ret != -ESTALE)
-			return ret;
-		/* The gate ended, or a parent went on: look again, from scratch */
-		if (signal_pending(current))
-			return -ERESTARTNOINTR;
-		cond_resched();
-	}
+	return ret == -ESTALE ? restart_syscall() : ret;
 }
 
 /**

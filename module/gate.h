@@ -222,7 +222,6 @@ struct fg_entry {
  * @flags: of the clone
  * @need: domains it copies
  * @tries: it must not wait, because its caller has not prepared yet
- * @pinned: it holds the module, because a gate has ended on the way
  * @child: the gate made for the child, until the child's mapping takes it
  * @stand_in: a vfork child's fg_thread, a reference
  * @depth: of the parent's slot, before a vfork
@@ -232,7 +231,6 @@ struct fg_clone {
 	u64 flags;
 	u32 need;
 	bool tries;
-	bool pinned;
 	struct fg_gate *child;
 	struct fg_thread *stand_in;
 	u32 depth[FG_NR_DOMAINS];

@@ -25,7 +25,6 @@
 #include <linux/kprobes.h>
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
-#include <linux/module.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
@@ -55,26 +54,16 @@ static struct workqueue_struct *fg_trials;
 static unsigned int fg_trials_begun, fg_trials_done;
 static bool fg_trial_works;
 
-/*
- * A clone that comes back has to find the module. Its gate sees to that; one
- * without a gate any more holds the module itself.
- */
 static pid_t fg_resume_user(struct kernel_clone_args *args)
 {
 	struct fg_clone clone;
 	pid_t ret;
 
 	ret = fg_fork_begin(args->flags, &clone);
-	if (!ret && clone.thr) {
-		ret = fg_resume_clone(args);
-		fg_fork_end(&clone, ret);
-	} else if (!ret) {
-		if (!clone.pinned)
-			clone.pinned = try_module_get(THIS_MODULE);
-		ret = fg_resume_clone(args);
-	}
-	if (clone.pinned)
-		module_put(THIS_MODULE);
+	if (ret)
+		return ret;
+	ret = fg_resume_clone(args);
+	fg_fork_end(&clone, ret);
 	return ret;
 }
 
@@ -280,7 +269,7 @@ void fg_hook_exit(void)
 	WRITE_ONCE(fg_armed, false);
 	fg_hook_off();
 	synchronize_rcu_tasks();
-	/* A vfork that came too late for a reference may take its time. */
+	/* On their way out: those whose child may take its time hold the module. */
 	while (fg_sum(&fg_in_flight))
 		msleep(20);
 	synchronize_rcu_tasks();
