@@ -30,7 +30,7 @@ static int in_module(pid_t tid)
 	snprintf(path, sizeof(path), "/proc/%d/stack", tid);
 	if (read_file(path, text, sizeof(text)) <= 0)
 		return -1;
-	return strstr(text, "fg_clone") != NULL;
+	return !!strstr(text, "fg_clone");
 }
 
 FIXTURE(loaded) {
