@@ -82,7 +82,7 @@ noinline pid_t fg_clone(struct kernel_clone_args *args)
 	if (READ_ONCE(fg_suspect))
 		WRITE_ONCE(fg_suspect, false);
 
-	if (current->flags & PF_KTHREAD) {
+	if (!current->mm || (current->flags & PF_KTHREAD)) {
 		ret = fg_resume_clone(args);
 		atomic_inc(&fg_tried);
 	} else {

@@ -22,7 +22,7 @@ static long references(void)
 	return read_file("/sys/module/forkgate/refcnt", text, sizeof(text)) > 0 ? atol(text) : -1;
 }
 
-/* in_module - is this thread, which sleeps, inside the module's clone? -1: unknown */
+/* in_module - is this thread, once it sleeps, inside the module's clone? -1: unknown */
 static int in_module(pid_t tid)
 {
 	char path[40], text[4096];
@@ -100,8 +100,7 @@ TEST_F(loaded, refused_while_a_vfork_is_in_flight)
 	ASSERT_EQ(0, gate_unmap());
 	close(gate.fd);
 	ASSERT_EQ(1, references());
-	ASSERT_TRUE(wait_until(task_asleep(self->forker.tid)));
-	EXPECT_EQ(1, in_module(self->forker.tid));
+	EXPECT_TRUE(wait_until(in_module(self->forker.tid) == 1));
 	EXPECT_EQ(-EWOULDBLOCK, unload());
 	latch_open(&vfork_go);
 	EXPECT_EQ(0, finish_fork(&self->forker));
@@ -120,13 +119,13 @@ TEST_F(loaded, not_held_up_by_a_vfork_that_came_too_late)
 	ASSERT_EQ(0, step("begin", "hold"));
 	start(&self->forker, job_vfork, child_stays);
 	ASSERT_TRUE(held("begin"));
-	ASSERT_EQ(1, in_module(self->forker.tid));
+	ASSERT_TRUE(wait_until(in_module(self->forker.tid) == 1));
 	ASSERT_EQ(0, gate_unmap());
 	close(gate.fd);
 	ASSERT_EQ(0, references());
 	ASSERT_EQ(0, step("begin", "go"));
-	ASSERT_TRUE(wait_until(READ_ONCE(vfork_ready) && task_asleep(self->forker.tid)));
-	EXPECT_EQ(0, in_module(self->forker.tid));
+	ASSERT_TRUE(wait_until(READ_ONCE(vfork_ready)));
+	EXPECT_TRUE(wait_until(in_module(self->forker.tid) == 0));
 	EXPECT_EQ(0, references());
 	latch_open(&vfork_go);
 	EXPECT_EQ(0, finish_fork(&self->forker));
