@@ -204,8 +204,8 @@ void fg_step_init(struct dentry *dir)
 /**
  * fg_step_exit - let all go that are held, before an unload waits for them
  *
- * A trial's worker takes no reference to the module, and a test that was killed
- * may have left it held.
+ * A trial's worker and a clone that has not looked for its gate yet have no
+ * reference to the module, and a test that was killed may have left them held.
  */
 void fg_step_exit(void)
 {
