@@ -54,6 +54,12 @@ static struct workqueue_struct *fg_trials;
 static unsigned int fg_trials_begun, fg_trials_done;
 static bool fg_trial_works;
 
+/* Does the kernel itself clone? It has no gate, and no system call to make again. */
+static __always_inline bool fg_of_kernel(void)
+{
+	return !current->mm || (current->flags & PF_KTHREAD);
+}
+
 static pid_t fg_resume_user(struct kernel_clone_args *args)
 {
 	struct fg_clone clone;
@@ -82,7 +88,7 @@ noinline pid_t fg_clone(struct kernel_clone_args *args)
 	if (READ_ONCE(fg_suspect))
 		WRITE_ONCE(fg_suspect, false);
 
-	if (!current->mm || (current->flags & PF_KTHREAD)) {
+	if (fg_of_kernel()) {
 		ret = fg_resume_clone(args);
 		atomic_inc(&fg_tried);
 	} else {
@@ -101,8 +107,7 @@ static bool fg_is_gated(u64 flags)
 	/* Without an open file of the device clones look no further. */
 	if (!atomic_read(&fg_nr_files) && !READ_ONCE(fg_trying))
 		return false;
-	/* The kernel's own */
-	if (!current->mm || (current->flags & PF_KTHREAD))
+	if (fg_of_kernel())
 		return READ_ONCE(fg_trying);
 	/* Rule 1: thread creation copies nothing and suspends no thread. */
 	if ((flags & CLONE_VM) && (flags & CLONE_FILES) &&
